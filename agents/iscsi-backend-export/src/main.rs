@@ -1,0 +1,70 @@
+//! `iscsi-backend-export`: this node's legs, for ZFS here and for the other node by iSCSI.
+//!
+//! systemd runs `up` at boot and `down` at shutdown, with or without a cluster: a node in standby
+//! must go on exporting. As `ocf:hasan:iscsi-backend-export` it only reports.
+#![forbid(unsafe_code)]
+
+mod export;
+
+use hasan::machine::Machine;
+use hasan::names;
+use hasan::ocf::{self, Action, Agent, Kind, Operation, Outcome, Param, Rc, Values};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const BACKEND: Param = Param {
+    name: "backend",
+    kind: Kind::Text(names::absolute_path),
+    default: Some(hasan::config::PATH),
+    required: false,
+    unique_group: None,
+    short: "Description of this node's backend",
+    long: "The file in which this storage node describes its legs and its peer.",
+};
+
+static AGENT: Agent = Agent {
+    name: "iscsi-backend-export",
+    short: "Reports whether this node exports its legs",
+    long: "Reports whether this storage node exports all its legs to the other one. The export \
+           itself is made by the systemd unit hasan-backend-export.service, and neither start nor \
+           stop of this resource changes it. Use it as a clone.",
+    params: &[&BACKEND],
+    operations: &[
+        Operation { name: "start", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "stop", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "monitor", timeout: 20, interval: 20, depth: 0 },
+        Operation { name: "validate-all", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
+    ],
+    run,
+};
+
+fn main() -> ExitCode {
+    let word = std::env::args().nth(1).unwrap_or_default();
+    match word.as_str() {
+        "up" => by_systemd(export::up),
+        "down" => by_systemd(export::down),
+        _ => ocf::main(&AGENT),
+    }
+}
+
+fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
+    let path = values.required(&BACKEND)?;
+    ocf::report_only(machine, AGENT.name, action, || export::check(machine, Path::new(path)))
+}
+
+/// Time for `up` and `down`, below the unit's own.
+const SYSTEMD_TIME: Duration = Duration::from_secs(80);
+
+fn by_systemd(verb: fn(&Machine, &Path) -> Result<(), ocf::Fault>) -> ExitCode {
+    ocf::open_log(AGENT.name);
+    let machine = Machine::local(Instant::now() + SYSTEMD_TIME);
+    match verb(&machine, Path::new(hasan::config::PATH)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            tracing::error!("{}", fault.reason);
+            ExitCode::from(Rc::Generic as u8)
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `iscsi-backend-health`: the other node's legs here.
+//!
+//! systemd runs `watch` on both storage nodes, with or without a cluster. As
+//! `ocf:hasan:iscsi-backend-health` it only reports, and touches no session and no map.
+#![forbid(unsafe_code)]
+
+mod pass;
+mod plan;
+mod pools;
+mod watch;
+
+use hasan::legs::Role;
+use hasan::machine::Machine;
+use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
+use hasan::{config, iscsi, legs, names};
+use std::path::Path;
+use std::process::ExitCode;
+
+const BACKEND: Param = Param {
+    name: "backend",
+    kind: Kind::Text(names::absolute_path),
+    default: Some(config::PATH),
+    required: false,
+    unique_group: None,
+    short: "Description of this node's backend",
+    long: "The file in which this storage node describes its legs and its peer.",
+};
+
+static AGENT: Agent = Agent {
+    name: "iscsi-backend-health",
+    short: "Reports whether the other node's legs are here",
+    long: "Reports whether the watch daemon runs and all legs of the other storage node are here. \
+           The daemon itself is run by the systemd unit hasan-backend-watch.service, and neither \
+           start nor stop of this resource changes it. Use it as a clone, without an order or a \
+           colocation with anything.",
+    params: &[&BACKEND],
+    operations: &[
+        Operation { name: "start", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "stop", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "monitor", timeout: 20, interval: 20, depth: 0 },
+        Operation { name: "validate-all", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
+    ],
+    run,
+};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("watch") {
+        return watch::main(AGENT.name);
+    }
+    ocf::main(&AGENT)
+}
+
+fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
+    let path = Path::new(values.required(&BACKEND)?);
+    let outcome = ocf::report_only(machine, AGENT.name, action, || check_daemon(machine, path))?;
+    if action == Action::Monitor && outcome == Rc::Success {
+        check_legs(machine, path)?;
+    }
+    Ok(outcome)
+}
+
+fn check_daemon(machine: &Machine, path: &Path) -> Result<(), Fault> {
+    config::load(machine, path)?;
+    if watch::is_running(machine)? {
+        return Ok(());
+    }
+    Err(Fault::generic("the watch daemon does not run: systemctl start hasan-backend-watch"))
+}
+
+/// Missing legs are a weakness of the node, not a failure of this resource.
+fn check_legs(machine: &Machine, path: &Path) -> Result<(), Fault> {
+    let backend = config::load(machine, path)?;
+    let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
+    let maps = legs::observe(machine)?;
+    let is_here = |leg: &&legs::Leg| {
+        let map = maps.iter().find(|map| map.role == Role::Remote && map.leg == **leg);
+        let disks = sessions.iter().flat_map(|session| &session.disks);
+        let mut live = disks.filter(|disk| disk.state == iscsi::DiskState::Running);
+        map.is_some_and(|map| live.any(|disk| map.slaves.contains(&disk.block)))
+    };
+    let missing: Vec<&str> =
+        backend.peer.legs.iter().filter(|leg| !is_here(leg)).map(legs::Leg::name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("legs of {} that are not here: {}", backend.peer.node, missing.join(", "));
+    Err(Fault::new(Rc::Degraded, reason))
+}

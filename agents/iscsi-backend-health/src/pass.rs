@@ -1,0 +1,104 @@
+//! One pass of the watch: observe, plan, apply.
+
+use crate::plan::{Actual, Memory, Step, plan};
+use crate::pools;
+use hasan::config::Backend;
+use hasan::iscsi::{self, Disk};
+use hasan::legs::{self, Leg};
+use hasan::machine::Machine;
+use hasan::ocf::Fault;
+use std::time::{Duration, Instant};
+
+/// Pause between two tries to log in: the peer may be down for long.
+const LOGIN_PAUSE: Duration = Duration::from_secs(3);
+
+/// What lives from one pass to the next. All of it can be lost: a new watch finds it again.
+#[derive(Default)]
+pub(crate) struct Watch {
+    memory: Memory,
+    pools: pools::Care,
+    last_login: Option<Instant>,
+}
+
+impl Watch {
+    /// Does one pass. What fails is logged and tried again in the next one.
+    pub(crate) fn pass(&mut self, machine: &Machine, backend: &Backend) {
+        if let Err(fault) = self.try_pass(machine, backend) {
+            tracing::error!("{}", fault.reason);
+        }
+    }
+
+    fn try_pass(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+        let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
+        let actual = Actual { sessions, maps: legs::observe(machine)? };
+        for step in plan(backend, &actual, &self.memory) {
+            if let Err(fault) = self.apply(machine, backend, &step) {
+                tracing::error!("{}", fault.reason);
+            }
+        }
+        let all_here = backend.peer.legs.iter().all(|leg| self.memory.in_use.contains(leg));
+        self.pools.pass(machine, backend, all_here)
+    }
+
+    fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::Login => self.login(machine, backend),
+            Step::SetRecoveryTimeout(session) => iscsi::set_recovery_timeout(machine, session),
+            Step::MakeMap(leg, disk) => {
+                legs::make_remote(machine, leg, &disk.block, sectors(machine, disk)?)?;
+                self.arrived(leg, "is here");
+                Ok(())
+            }
+            Step::ExchangePath(leg, disk) => {
+                legs::exchange_path(machine, leg, &disk.block, sectors(machine, disk)?)?;
+                self.arrived(leg, "is here under another device");
+                Ok(())
+            }
+            Step::ReinstatePath(leg, disk) => {
+                legs::reinstate_path(machine, leg, &disk.numbers)?;
+                self.arrived(leg, "is back");
+                Ok(())
+            }
+            Step::PathLost(leg) => self.path_lost(machine, backend, leg),
+        }
+    }
+
+    fn login(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+        if self.last_login.is_some_and(|last| last.elapsed() < LOGIN_PAUSE) {
+            return Ok(());
+        }
+        let result = iscsi::login(machine, &backend.peer.iqn, &backend.peer.portal);
+        self.last_login = Some(Instant::now());
+        if result.is_ok() {
+            tracing::info!("logged in to {}", backend.peer.iqn);
+        }
+        result
+    }
+
+    fn arrived(&mut self, leg: &Leg, how: &str) {
+        self.memory.in_use.insert(leg.clone());
+        self.memory.released.remove(leg);
+        tracing::info!("leg {leg} {how}");
+    }
+
+    /// The leg's I/O waits. It may fail, so that the pool goes on without the leg, only when the
+    /// cluster has taken the mark that the other node's legs miss writes from now on.
+    fn path_lost(&mut self, machine: &Machine, backend: &Backend, leg: &Leg) -> Result<(), Fault> {
+        if self.memory.in_use.remove(leg) {
+            tracing::warn!("leg {leg} is lost; its I/O waits");
+        }
+        if !self.pools.is_any_imported(machine, backend)? {
+            return Ok(());
+        }
+        self.pools.mark(machine, backend)?;
+        legs::fail_if_no_path(machine, leg)?;
+        self.memory.released.insert(leg.clone());
+        tracing::warn!("leg {leg} is let go; the pool goes on without it");
+        Ok(())
+    }
+}
+
+fn sectors(machine: &Machine, disk: &Disk) -> Result<u64, Fault> {
+    legs::sectors(machine, &disk.block)?
+        .ok_or_else(|| Fault::generic(format!("the disk {} went away", disk.block)))
+}

@@ -1,0 +1,192 @@
+//! The pools on the legs, while they are imported here: the mark on the other node while its legs
+//! miss writes, and the way back of legs that have returned.
+
+use hasan::config::Backend;
+use hasan::legs::Leg;
+use hasan::machine::Machine;
+use hasan::ocf::Fault;
+use hasan::pacemaker;
+use hasan::zfs::{self, PoolState, Status};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long all legs must have been here before they are brought back: a link that flaps would
+/// begin a resilver each time.
+const STABLE: Duration = Duration::from_secs(5);
+/// Pause between two looks at a pool that is not well.
+const LOOK: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+pub(crate) struct Care {
+    /// Pools that need a look: `zpool status` runs for them alone.
+    unwell: BTreeSet<String>,
+    /// Pools whose mark on the other node is known to be written.
+    marked: BTreeSet<String>,
+    /// Since when all legs of the other node have been here.
+    all_here_since: Option<Instant>,
+    last_look: Option<Instant>,
+    has_begun: bool,
+}
+
+/// What to do about a pool that needs a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Bring these legs back: `zpool online`, `zpool clear`.
+    BringBack(Vec<String>),
+    /// Something runs, or waits for a person.
+    Wait,
+    /// All legs have all writes.
+    Well,
+}
+
+impl Care {
+    /// Whether any pool of ours is imported here.
+    pub(crate) fn is_any_imported(
+        &self,
+        machine: &Machine,
+        backend: &Backend,
+    ) -> Result<bool, Fault> {
+        Ok(!imported(machine, backend)?.is_empty())
+    }
+
+    /// Marks the other node for every pool that is imported here; returns when the cluster has
+    /// taken all of it.
+    pub(crate) fn mark(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+        for (pool, _) in imported(machine, backend)? {
+            self.unwell.insert(pool.clone());
+            if self.marked.contains(&pool) {
+                continue;
+            }
+            let name = pacemaker::dirty_mark(&pool);
+            pacemaker::set_attribute(machine, &backend.peer.node, &name, &pacemaker::now())?;
+            tracing::warn!("{} is marked: its legs of {pool} miss writes", backend.peer.node);
+            self.marked.insert(pool);
+        }
+        Ok(())
+    }
+
+    /// Looks after the pools. `all_here` says whether every leg of the other node is here.
+    pub(crate) fn pass(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        all_here: bool,
+    ) -> Result<(), Fault> {
+        self.all_here_since = all_here.then(|| self.all_here_since.unwrap_or_else(Instant::now));
+        let pools = imported(machine, backend)?;
+        for (pool, state) in &pools {
+            // A daemon that has just begun does not know what it missed.
+            if *state == PoolState::Degraded || !self.has_begun {
+                self.unwell.insert(pool.clone());
+            }
+        }
+        self.has_begun |= !pools.is_empty();
+        if pools.is_empty() {
+            *self = Care { all_here_since: self.all_here_since, ..Care::default() };
+        }
+        let is_stable = self.all_here_since.is_some_and(|since| since.elapsed() >= STABLE);
+        let is_due = self.last_look.is_none_or(|last| last.elapsed() >= LOOK);
+        if !is_stable || !is_due {
+            return Ok(());
+        }
+        for (pool, _) in pools.into_iter().filter(|(_, state)| is_usable(state)) {
+            if self.unwell.contains(&pool) {
+                self.last_look = Some(Instant::now());
+                self.look(machine, backend, &pool)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, machine: &Machine, backend: &Backend, pool: &str) -> Result<(), Fault> {
+        let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", pool])?)?;
+        let legs: BTreeSet<&str> =
+            backend.legs.keys().chain(&backend.peer.legs).map(Leg::name).collect();
+        match decide(&status, &legs) {
+            Verdict::BringBack(names) => bring_back(machine, pool, &names),
+            Verdict::Wait => Ok(()),
+            Verdict::Well => {
+                let mark = pacemaker::dirty_mark(pool);
+                let peer = &backend.peer.node;
+                if pacemaker::attribute(machine, peer, &mark)?.is_some() {
+                    pacemaker::remove_attribute(machine, peer, &mark)?;
+                    tracing::info!("{pool} is well: the mark on {peer} is removed");
+                }
+                self.unwell.remove(pool);
+                self.marked.remove(pool);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fault> {
+    let mut arguments = vec!["online", pool];
+    arguments.extend(names.iter().map(String::as_str));
+    tracing::info!("bringing back {} of {pool}", names.join(", "));
+    machine.run("zpool", &arguments)?;
+    for name in names {
+        machine.run("zpool", &["clear", pool, name])?;
+    }
+    Ok(())
+}
+
+/// A leg that is ONLINE with errors is left to a person: its content is in doubt.
+fn decide(status: &Status, legs: &BTreeSet<&str>) -> Verdict {
+    let is_leg = |name: &str| legs.contains(name);
+    let down: Vec<String> = status
+        .vdevs
+        .iter()
+        .filter(|vdev| is_leg(&vdev.name) && vdev.state != "ONLINE")
+        .map(|vdev| vdev.name.clone())
+        .collect();
+    if !down.is_empty() {
+        return Verdict::BringBack(down);
+    }
+    let is_well = |vdev: &zfs::Vdev| vdev.state == "ONLINE" && vdev.errors == 0;
+    if !status.resilvering && status.vdevs.iter().all(is_well) {
+        Verdict::Well
+    } else {
+        Verdict::Wait
+    }
+}
+
+fn is_usable(state: &PoolState) -> bool {
+    matches!(state, PoolState::Online | PoolState::Degraded)
+}
+
+fn imported(machine: &Machine, backend: &Backend) -> Result<Vec<(String, PoolState)>, Fault> {
+    let mut pools = Vec::new();
+    for pool in &backend.pools {
+        pools.extend(zfs::pool_state(machine, pool)?.map(|state| (pool.clone(), state)));
+    }
+    Ok(pools)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hasan::zfs::Vdev;
+
+    fn vdev(name: &str, state: &str, errors: u64) -> Vdev {
+        Vdev { name: name.to_string(), state: state.to_string(), errors }
+    }
+
+    #[test]
+    fn what_a_look_leads_to() {
+        let legs = BTreeSet::from(["a1", "b1"]);
+        let back = |name: &str| Verdict::BringBack(vec![name.to_string()]);
+        for (resilvering, a1, b1, want) in [
+            (false, ("ONLINE", 0), ("ONLINE", 0), Verdict::Well),
+            (true, ("ONLINE", 0), ("ONLINE", 0), Verdict::Wait),
+            (false, ("ONLINE", 0), ("ONLINE", 4), Verdict::Wait),
+            (false, ("ONLINE", 0), ("FAULTED", 4), back("b1")),
+            (false, ("OFFLINE", 0), ("ONLINE", 0), back("a1")),
+        ] {
+            let vdevs = vec![vdev("a1", a1.0, a1.1), vdev("b1", b1.0, b1.1)];
+            assert_eq!(decide(&Status { resilvering, vdevs }, &legs), want);
+        }
+        let foreign = vec![vdev("sdx", "FAULTED", 1)];
+        assert_eq!(decide(&Status { resilvering: false, vdevs: foreign }, &legs), Verdict::Wait);
+    }
+}

@@ -1,0 +1,155 @@
+//! `ocf:hasan:sync-iscsi-luns`: the zvols of one client VLAN as LUNs, behind a door that is closed.
+#![forbid(unsafe_code)]
+
+mod identity;
+mod luns;
+
+use hasan::lio::TpgName;
+use hasan::machine::Machine;
+use hasan::names;
+use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+const IQN: Param = Param {
+    name: "iqn",
+    kind: Kind::Text(names::iqn),
+    default: None,
+    required: true,
+    unique_group: Some("tpg"),
+    short: "Name of the target",
+    long: "iSCSI name of the client target, the same on both nodes.",
+};
+const TPG: Param = Param {
+    name: "tpg",
+    kind: Kind::Integer(1, 65535),
+    default: Some("1"),
+    required: false,
+    unique_group: Some("tpg"),
+    short: "Tag of the portal group",
+    long: "Tag of the target portal group of this VLAN.",
+};
+const DATASET: Param = Param {
+    name: "dataset",
+    kind: Kind::Text(names::dataset),
+    default: None,
+    required: true,
+    unique_group: Some("dataset"),
+    short: "Dataset of the zvols",
+    long: "All zvols below this dataset, at any depth, become LUNs.",
+};
+const VLAN: Param = Param {
+    name: "vlan",
+    kind: Kind::Text(names::plain),
+    default: None,
+    required: false,
+    unique_group: None,
+    short: "Name of the VLAN, for the names of its backstores",
+    long: "With it, a backstore is called VLAN-ZVOL; without it, ZVOL. Give it where zvols of \
+           several VLANs have the same name.",
+};
+const INITIATORS: Param = Param {
+    name: "initiators",
+    kind: Kind::Text(names::iqns),
+    default: None,
+    required: false,
+    unique_group: None,
+    short: "Initiators that get the LUNs",
+    long: "iSCSI names of the initiators that get the LUNs, and nobody else does. Give either this \
+           or generate_node_acls.",
+};
+const GENERATE_NODE_ACLS: Param = Param {
+    name: "generate_node_acls",
+    kind: Kind::Boolean,
+    default: Some("false"),
+    required: false,
+    unique_group: None,
+    short: "Let every initiator in",
+    long: "Every initiator that reaches the portal gets the LUNs, as the ZFS-over-iSCSI plugin of \
+           Proxmox needs it. The VLAN is then the only guard.",
+};
+
+static AGENT: Agent = Agent {
+    name: "sync-iscsi-luns",
+    short: "Serves the zvols of a dataset as iSCSI LUNs",
+    long: "Makes a target portal group with a LUN for each zvol of a dataset. The number and the \
+           serial of a LUN are kept in properties of its zvol, so that clients find the same disks \
+           on either node. The portal group stays disabled: client-iscsi-tpg opens it, last. One \
+           resource for each client VLAN.",
+    params: &[&IQN, &TPG, &DATASET, &VLAN, &INITIATORS, &GENERATE_NODE_ACLS],
+    operations: &[
+        Operation { name: "start", timeout: 120, interval: 0, depth: 0 },
+        Operation { name: "stop", timeout: 120, interval: 0, depth: 0 },
+        Operation { name: "monitor", timeout: 30, interval: 15, depth: 0 },
+        Operation { name: "validate-all", timeout: 20, interval: 0, depth: 0 },
+        Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
+    ],
+    run,
+};
+
+fn main() -> ExitCode {
+    ocf::main(&AGENT)
+}
+
+/// One VLAN.
+struct Config {
+    tpg: TpgName,
+    dataset: String,
+    vlan: Option<String>,
+    access: Access,
+}
+
+/// Who gets the LUNs.
+enum Access {
+    /// These initiators.
+    Listed(BTreeSet<String>),
+    /// Everyone.
+    Everyone,
+}
+
+impl Config {
+    fn new(values: &Values) -> Result<Config, Fault> {
+        let initiators: BTreeSet<String> =
+            names::list(values.text(&INITIATORS).unwrap_or_default()).into_iter().collect();
+        let access = match (initiators.is_empty(), values.is_set(&GENERATE_NODE_ACLS)) {
+            (true, true) => Access::Everyone,
+            (false, false) => Access::Listed(initiators),
+            _ => {
+                let reason = "give either the parameter \"initiators\" or \"generate_node_acls\"";
+                return Err(Fault::new(Rc::Configured, reason));
+            }
+        };
+        Ok(Config {
+            tpg: TpgName {
+                iqn: values.required(&IQN)?.to_string(),
+                tag: values.number(&TPG).unwrap_or(1),
+            },
+            dataset: values.required(&DATASET)?.to_string(),
+            vlan: values.text(&VLAN).map(str::to_string),
+            access,
+        })
+    }
+
+    fn pool(&self) -> &str {
+        self.dataset.split('/').next().unwrap_or_default()
+    }
+}
+
+/// What a stop or probe needs to know; all of it was checked by the start.
+fn known(values: &Values) -> Option<(TpgName, &str)> {
+    let iqn = values.text(&IQN)?.to_string();
+    Some((TpgName { iqn, tag: values.number(&TPG).unwrap_or(1) }, values.text(&DATASET)?))
+}
+
+fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
+    match action {
+        Action::Start => luns::start(machine, &Config::new(values)?),
+        Action::ValidateAll => Config::new(values).map(|_| Rc::Success),
+        // Without its parameters, and without a record of a start, it has made nothing here.
+        Action::Stop | Action::Monitor => match known(values) {
+            None => Ok(Rc::NotRunning),
+            Some((tpg, dataset)) if action == Action::Stop => luns::stop(machine, &tpg, dataset),
+            Some((tpg, dataset)) => luns::state(machine, &tpg, dataset),
+        },
+    }
+}

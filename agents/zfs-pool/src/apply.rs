@@ -1,0 +1,83 @@
+//! Imports and exports.
+
+use crate::decide::Seen;
+use crate::observe::live_disks;
+use hasan::config::Backend;
+use hasan::legs::{self, Role};
+use hasan::machine::Machine;
+use hasan::ocf::Fault;
+use hasan::{iscsi, pacemaker};
+use std::time::Duration;
+
+/// How long a start waits for the other node's legs to come, or to be known to be lost.
+const PEER_LEGS: Duration = Duration::from_secs(20);
+
+/// Waits while the other node's legs are neither there nor known to be lost: an import without them
+/// pays for a resilver, and one with a leg whose I/O waits would wait with it.
+pub(crate) fn await_peer_legs(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    let at_most = if is_peer_gone(machine, backend)? { Duration::ZERO } else { PEER_LEGS };
+    machine.await_condition(at_most, || {
+        let live = live_disks(machine, backend)?;
+        let maps = legs::observe(machine)?;
+        let is_live = |leg: &legs::Leg| {
+            maps.iter().any(|map| {
+                map.role == Role::Remote
+                    && map.leg == *leg
+                    && map.slaves.iter().any(|s| live.contains(s))
+            })
+        };
+        Ok(backend.peer.legs.iter().all(is_live))
+    })?;
+    machine.await_condition(PEER_LEGS, || {
+        let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
+        let blocked = |disk: &iscsi::Disk| disk.state == iscsi::DiskState::Blocked;
+        Ok(!sessions.iter().flat_map(|session| &session.disks).any(blocked))
+    })?;
+    Ok(())
+}
+
+fn is_peer_gone(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
+    let state = pacemaker::node_state(machine, &backend.peer.node)?;
+    Ok(state != pacemaker::NodeState::Online)
+}
+
+pub(crate) fn import(
+    machine: &Machine,
+    pool: &str,
+    backend: &Backend,
+    seen: &Seen,
+    force: bool,
+    mount: bool,
+) -> Result<(), Fault> {
+    if !seen.peer_legs_answer {
+        let since = pacemaker::now();
+        let mark = pacemaker::dirty_mark(pool);
+        pacemaker::set_attribute(machine, &backend.peer.node, &mark, &since)?;
+    }
+    // A map whose I/O waits, for want of a path, would stop the import for ever.
+    for map in legs::observe(machine)? {
+        if map.role == Role::Remote && seen.absent.contains(&map.leg) {
+            legs::remove(machine, &map)?;
+        }
+    }
+    let devices: Vec<String> =
+        seen.labels.keys().map(|leg| leg.device().display().to_string()).collect();
+    let guid = seen.labels.values().map(|label| label.pool_guid.to_string()).next();
+    let mut arguments = vec!["import", "-o", "cachefile=none"];
+    if force {
+        arguments.push("-f");
+    }
+    if !mount {
+        arguments.push("-N");
+    }
+    for device in &devices {
+        arguments.extend(["-d", device.as_str()]);
+    }
+    let guid = guid.ok_or_else(|| Fault::generic(format!("no leg carries the pool {pool:?}")))?;
+    arguments.push(&guid);
+    machine.run("zpool", &arguments).map(|_| ())
+}
+
+pub(crate) fn export(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    machine.run("zpool", &["export", pool]).map(|_| ())
+}

@@ -1,0 +1,232 @@
+//! Legs: the halves of the mirrors, and the device-mapper maps that stand for them.
+//!
+//! Both nodes know a leg by one name. On its own node a linear map of that name lies over the local
+//! disk for ZFS, and a second one beside it for the backend target, because LIO and ZFS each claim a
+//! device for themselves alone. On the peer a multipath map of that name lies over the LUN.
+
+use crate::machine::Machine;
+use crate::names;
+use crate::ocf::Fault;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The name of a leg, unique in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leg(String);
+
+impl Leg {
+    /// Checks the name.
+    ///
+    /// # Errors
+    /// What is wrong with it: a GPT part label of letters, digits, `-`, `_` and `.` is right.
+    pub fn new(name: &str) -> Result<Leg, String> {
+        names::plain(name).map_err(|wrong| format!("{name:?} {wrong}"))?;
+        Ok(Leg(name.to_string()))
+    }
+
+    /// The name itself.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The device of the leg, the same on both nodes.
+    pub fn device(&self) -> PathBuf {
+        Path::new("/dev/mapper").join(&self.0)
+    }
+
+    /// The map beside it that the backend target exports.
+    pub fn export_name(&self) -> String {
+        format!("{}-export", self.0)
+    }
+
+    /// The device of that map.
+    pub fn export_device(&self) -> PathBuf {
+        Path::new("/dev/mapper").join(self.export_name())
+    }
+
+    /// The serial of the LUN that carries the leg: 32 hexadecimal digits of a digest, of which LIO
+    /// makes the NAA from the first 25 (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`), so
+    /// that legs with like names differ there; then the name, by which the peer tells the leg.
+    pub fn serial(&self) -> String {
+        let digest = Sha256::digest(format!("hasan leg {}", self.0));
+        let digits: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("{digits}-{}", self.0)
+    }
+
+    /// The leg that a LUN with this serial carries; `None` if it is not one of ours.
+    pub fn of_serial(serial: &str) -> Option<Leg> {
+        let leg = Leg::new(serial.get(33..)?).ok()?;
+        (leg.serial() == serial).then_some(leg)
+    }
+}
+
+impl fmt::Display for Leg {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// What a map of ours is for; kept in the map's UUID, which the kernel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Linear, over the local disk, for ZFS.
+    Local,
+    /// Linear, over the local disk, for the backend target.
+    Export,
+    /// Multipath, over the LUN from the peer, for ZFS.
+    Remote,
+}
+
+impl Role {
+    fn prefix(self) -> &'static str {
+        match self {
+            Role::Local => "HASAN-local-",
+            Role::Export => "HASAN-export-",
+            Role::Remote => "HASAN-remote-",
+        }
+    }
+}
+
+/// A map of ours, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// The leg that it stands for.
+    pub leg: Leg,
+    /// What it is for.
+    pub role: Role,
+    /// The block devices below it, by kernel name (`vdb`, `sdc`).
+    pub slaves: BTreeSet<String>,
+}
+
+/// All maps of ours on this machine, from /sys/block/dm-*.
+pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
+    let mut maps = Vec::new();
+    for block in machine.list(Path::new("/sys/block"))?.unwrap_or_default() {
+        if !block.starts_with("dm-") {
+            continue;
+        }
+        let folder = Path::new("/sys/block").join(&block);
+        // A map that is being removed loses its attributes first: then it is not there.
+        let Some(uuid) = machine.read(&folder.join("dm/uuid"))? else { continue };
+        let role = [Role::Local, Role::Export, Role::Remote]
+            .into_iter()
+            .find(|role| uuid.starts_with(role.prefix()));
+        let Some(role) = role else { continue };
+        let leg = Leg::new(uuid.trim_start_matches(role.prefix()))
+            .map_err(|wrong| Fault::generic(format!("cannot read the map {uuid:?}: {wrong}")))?;
+        let slaves = machine.list(&folder.join("slaves"))?.unwrap_or_default();
+        maps.push(Map { leg, role, slaves });
+    }
+    maps.sort_by(|a, b| (&a.leg, a.role).cmp(&(&b.leg, b.role)));
+    Ok(maps)
+}
+
+/// Size of a block device in sectors of 512 bytes, by its kernel name; `None` if it is not there.
+pub fn sectors(machine: &Machine, block: &str) -> Result<Option<u64>, Fault> {
+    let path = Path::new("/sys/class/block").join(block).join("size");
+    let Some(text) = machine.read(&path)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        Fault::generic(format!("cannot read {}: {text:?} is not a size", path.display()))
+    })
+}
+
+/// Makes a linear map over the whole of a device.
+pub fn make_linear(
+    machine: &Machine,
+    leg: &Leg,
+    role: Role,
+    device: &Path,
+    sectors: u64,
+) -> Result<(), Fault> {
+    let table = format!("0 {sectors} linear {} 0", device.display());
+    let name = match role {
+        Role::Export => leg.export_name(),
+        Role::Local | Role::Remote => leg.name().to_string(),
+    };
+    create(machine, &name, &format!("{}{leg}", role.prefix()), &table)
+}
+
+/// Makes the map of a remote leg over one path: while the path is lost, its I/O waits.
+pub fn make_remote(machine: &Machine, leg: &Leg, block: &str, sectors: u64) -> Result<(), Fault> {
+    let uuid = format!("{}{leg}", Role::Remote.prefix());
+    create(machine, leg.name(), &uuid, &remote_table(block, sectors))
+}
+
+fn create(machine: &Machine, name: &str, uuid: &str, table: &str) -> Result<(), Fault> {
+    machine.run("dmsetup", &["create", name, "--uuid", uuid, "--table", table]).map(|_| ())
+}
+
+/// dm-multipath, its three features, no handler, one group of one path (kernel documentation,
+/// `admin-guide/device-mapper`; `queue_mode bio` so that it needs no request queue below).
+fn remote_table(block: &str, sectors: u64) -> String {
+    let features = "3 queue_if_no_path queue_mode bio";
+    format!("0 {sectors} multipath {features} 0 1 1 round-robin 0 1 1 /dev/{block} 1")
+}
+
+/// Puts another path under the map of a remote leg. I/O that waits in the map goes on there.
+pub fn exchange_path(machine: &Machine, leg: &Leg, block: &str, sectors: u64) -> Result<(), Fault> {
+    machine.run("dmsetup", &["load", leg.name(), "--table", &remote_table(block, sectors)])?;
+    machine.run("dmsetup", &["suspend", "--noflush", "--nolockfs", leg.name()])?;
+    machine.run("dmsetup", &["resume", leg.name()]).map(|_| ())
+}
+
+/// Takes a path that came back into use again, and lets I/O wait again when it is lost.
+pub fn reinstate_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(), Fault> {
+    message(machine, leg, &format!("reinstate_path {numbers}"))?;
+    message(machine, leg, "queue_if_no_path")
+}
+
+/// Lets the I/O of a leg without a path fail, so that ZFS goes on without the leg.
+pub fn fail_if_no_path(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
+    message(machine, leg, "fail_if_no_path")
+}
+
+fn message(machine: &Machine, leg: &Leg, text: &str) -> Result<(), Fault> {
+    machine.run("dmsetup", &["message", leg.name(), "0", text]).map(|_| ())
+}
+
+/// Removes a map. It must not be in use.
+pub fn remove(machine: &Machine, map: &Map) -> Result<(), Fault> {
+    let name = match map.role {
+        Role::Export => map.leg.export_name(),
+        Role::Local | Role::Remote => map.leg.name().to_string(),
+    };
+    machine.run("dmsetup", &["remove", &name]).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn like_names_have_unlike_naas() {
+        let names = ["data-a-a", "data-a-b", "data-b-a", "data-a1", "data-a2", "data-b1"];
+        let naas: BTreeSet<String> = names
+            .iter()
+            .map(|name| {
+                let serial = Leg::new(name).unwrap().serial();
+                serial.chars().filter(char::is_ascii_hexdigit).take(25).collect()
+            })
+            .collect();
+        assert_eq!(naas.len(), names.len());
+    }
+
+    #[test]
+    fn a_serial_tells_its_leg_and_no_other_serial_does() {
+        let leg = Leg::new("data-a1").unwrap();
+        assert_eq!(leg.serial().len(), 33 + "data-a1".len());
+        assert_eq!(Leg::of_serial(&leg.serial()), Some(leg.clone()));
+        for foreign in ["", "data-a1", &"0".repeat(40), &leg.serial()[1..]] {
+            assert_eq!(Leg::of_serial(foreign), None, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn the_serial_of_a_leg_never_changes() {
+        // It is on the wire and in the initiators' disk names: this value is for ever.
+        let serial = Leg::new("data-a1").unwrap().serial();
+        assert_eq!(serial, "853c15aae7cd7183f635924f59c77a7f-data-a1");
+    }
+}

@@ -1,0 +1,13 @@
+//! What two or more of the hasan programs share: the resource-agent contract, the one seam to the
+//! machine, and one module for each noun of the field.
+
+pub mod ocf;
+
+pub mod config;
+pub mod iscsi;
+pub mod legs;
+pub mod lio;
+pub mod machine;
+pub mod names;
+pub mod pacemaker;
+pub mod zfs;

@@ -1,0 +1,121 @@
+//! The kernel's iSCSI target, by its configfs tree: what is there, what is wanted, and the steps
+//! from the one to the other. Only objects that a program names are ever touched.
+//!
+//! Source of the tree and of its rules: `drivers/target/target_core_configfs.c` and
+//! `drivers/target/iscsi/iscsi_target_configfs.c`.
+
+mod apply;
+mod observe;
+mod plan;
+
+pub use apply::apply;
+pub use observe::{backstores, tpg};
+pub use plan::{door_down, door_up, shell_down, shell_up};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// A target portal group: the target's name and the group's tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpgName {
+    /// Name of the target.
+    pub iqn: String,
+    /// Tag of the group.
+    pub tag: u64,
+}
+
+/// A target portal group as the kernel has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tpg {
+    /// Whether it takes logins.
+    pub enabled: bool,
+    /// `ADDRESS:PORT` of each portal.
+    pub portals: BTreeSet<String>,
+    /// The values of the attributes that plans set.
+    pub attributes: BTreeMap<&'static str, String>,
+    /// Each LUN and the backstore that it leads to; `None` for one that leads nowhere.
+    pub luns: BTreeMap<u64, Option<BackstoreName>>,
+    /// Each initiator, and its mapped LUNs with the LUN that each leads to.
+    pub acls: BTreeMap<String, BTreeMap<u64, Option<u64>>>,
+}
+
+/// The two folder names of a backstore: `iblock_N` and its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BackstoreName {
+    /// `iblock_N`.
+    pub hba: String,
+    /// The name that targetcli shows.
+    pub name: String,
+}
+
+/// A block backstore as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backstore {
+    /// Where it is.
+    pub at: BackstoreName,
+    /// The device, as it was named; empty before it was.
+    pub device: PathBuf,
+    /// Whether the device is open.
+    pub enabled: bool,
+    /// Its serial.
+    pub serial: String,
+}
+
+/// What one program wants behind its portal group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shell {
+    /// The group.
+    pub tpg: TpgName,
+    /// Attributes and their values.
+    pub attributes: BTreeMap<&'static str, &'static str>,
+    /// The LUNs.
+    pub luns: BTreeMap<u64, Lun>,
+    /// The initiators that get every LUN.
+    pub initiators: BTreeSet<String>,
+}
+
+/// A LUN that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lun {
+    /// Name of its backstore, where one has to be made.
+    pub name: String,
+    /// Its device, by which an existing backstore is known.
+    pub device: PathBuf,
+    /// Its serial.
+    pub serial: String,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the target, if need be, and the group.
+    MakeTpg(TpgName),
+    /// Set an attribute of the group.
+    SetAttribute(TpgName, &'static str, &'static str),
+    /// Make a backstore in the first free place and open its device.
+    MakeBackstore(Lun),
+    /// Make a LUN over the backstore of this device.
+    MakeLun(TpgName, u64, Lun),
+    /// Let an initiator in.
+    MakeAcl(TpgName, String),
+    /// Show an initiator a LUN, under the same number.
+    MapLun(TpgName, String, u64),
+    /// Listen at a portal.
+    MakePortal(TpgName, String),
+    /// Take logins.
+    Enable(TpgName),
+    /// Take no logins any more and end the sessions.
+    Disable(TpgName),
+    /// Listen no more at a portal.
+    RemovePortal(TpgName, String),
+    /// Hide a LUN from an initiator.
+    UnmapLun(TpgName, String, u64),
+    /// Let an initiator in no more.
+    RemoveAcl(TpgName, String),
+    /// Remove a LUN.
+    RemoveLun(TpgName, u64),
+    /// Close a backstore's device and remove the backstore.
+    RemoveBackstore(BackstoreName),
+    /// Remove the group, and the target with its last group.
+    RemoveTpg(TpgName),
+}

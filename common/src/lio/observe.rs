@@ -1,0 +1,125 @@
+//! Reads the configfs tree; decides nothing.
+
+use super::{Backstore, BackstoreName, Tpg, TpgName};
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(super) const CORE: &str = "/sys/kernel/config/target/core";
+pub(super) const ISCSI: &str = "/sys/kernel/config/target/iscsi";
+
+/// The attributes that plans set.
+const ATTRIBUTES: [&str; 6] = [
+    "authentication",
+    "cache_dynamic_acls",
+    "demo_mode_discovery",
+    "demo_mode_write_protect",
+    "generate_node_acls",
+    "prod_mode_write_protect",
+];
+
+/// The folder of a group.
+pub(super) fn folder(tpg: &TpgName) -> PathBuf {
+    Path::new(ISCSI).join(&tpg.iqn).join(format!("tpgt_{}", tpg.tag))
+}
+
+/// A group; `None` if there is none.
+pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
+    let folder = folder(name);
+    let Some(portals) = machine.list(&folder.join("np"))? else { return Ok(None) };
+    let enabled = machine.read_required(&folder.join("enable"))? == "1";
+    let mut attributes = BTreeMap::new();
+    for attribute in ATTRIBUTES {
+        let value = machine.read_required(&folder.join("attrib").join(attribute))?;
+        attributes.insert(attribute, value);
+    }
+    let luns = luns(machine, &folder.join("lun"))?;
+    let mut acls = BTreeMap::new();
+    for initiator in machine.list(&folder.join("acls"))?.unwrap_or_default() {
+        let mapped = mapped_luns(machine, &folder.join("acls").join(&initiator))?;
+        acls.insert(initiator, mapped);
+    }
+    Ok(Some(Tpg { enabled, portals, attributes, luns, acls }))
+}
+
+fn luns(machine: &Machine, folder: &Path) -> Result<BTreeMap<u64, Option<BackstoreName>>, Fault> {
+    let mut luns = BTreeMap::new();
+    for (number, path) in numbered(machine, folder)? {
+        let backstore = link_in(machine, &path)?.and_then(|(_, target)| backstore_name(&target));
+        luns.insert(number, backstore);
+    }
+    Ok(luns)
+}
+
+fn mapped_luns(machine: &Machine, acl: &Path) -> Result<BTreeMap<u64, Option<u64>>, Fault> {
+    let mut mapped = BTreeMap::new();
+    for (number, path) in numbered(machine, acl)? {
+        let lun = link_in(machine, &path)?.and_then(|(_, target)| {
+            target.file_name()?.to_str()?.strip_prefix("lun_")?.parse().ok()
+        });
+        mapped.insert(number, lun);
+    }
+    Ok(mapped)
+}
+
+/// The folders `lun_N` in a folder.
+fn numbered(machine: &Machine, folder: &Path) -> Result<BTreeMap<u64, PathBuf>, Fault> {
+    let names = machine.list(folder)?.unwrap_or_default();
+    let number = |name: &String| name.strip_prefix("lun_")?.parse().ok();
+    Ok(names.iter().filter_map(|name| Some((number(name)?, folder.join(name)))).collect())
+}
+
+/// The one symbolic link in a LUN's folder: its path and where it points.
+pub(super) fn link_in(
+    machine: &Machine,
+    folder: &Path,
+) -> Result<Option<(PathBuf, PathBuf)>, Fault> {
+    for name in machine.list(folder)?.unwrap_or_default() {
+        let path = folder.join(name);
+        if let Some(target) = machine.link(&path)? {
+            return Ok(Some((path, target)));
+        }
+    }
+    Ok(None)
+}
+
+fn backstore_name(target: &Path) -> Option<BackstoreName> {
+    let name = target.file_name()?.to_str()?.to_string();
+    let hba = target.parent()?.file_name()?.to_str()?.to_string();
+    Some(BackstoreName { hba, name })
+}
+
+/// All block backstores of the machine, whoever made them.
+pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
+    let mut backstores = Vec::new();
+    for hba in machine.list(Path::new(CORE))?.unwrap_or_default() {
+        if !hba.starts_with("iblock_") {
+            continue;
+        }
+        for name in machine.list(&Path::new(CORE).join(&hba))?.unwrap_or_default() {
+            let at = BackstoreName { hba: hba.clone(), name };
+            backstores.extend(backstore(machine, at)?);
+        }
+    }
+    Ok(backstores)
+}
+
+/// `None` for the attributes of the HBA itself, and for a backstore that just went away.
+fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, Fault> {
+    let folder = Path::new(CORE).join(&at.hba).join(&at.name);
+    let Some(enabled) = machine.read(&folder.join("enable"))? else { return Ok(None) };
+    let device = machine.read(&folder.join("udev_path"))?.unwrap_or_default();
+    let serial = machine.read(&folder.join("wwn/vpd_unit_serial"))?.unwrap_or_default();
+    Ok(Some(Backstore {
+        at,
+        device: PathBuf::from(device),
+        enabled: enabled == "1",
+        serial: serial_of(&serial).to_string(),
+    }))
+}
+
+/// The attribute reads back as "T10 VPD Unit Serial Number: SERIAL".
+fn serial_of(text: &str) -> &str {
+    text.split_once(": ").map_or("", |(_, serial)| serial.trim())
+}

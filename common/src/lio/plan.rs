@@ -1,0 +1,136 @@
+//! From what is there to what is wanted, as steps; pure functions. Set-up goes from the backstores
+//! outwards, and taking down is its exact reverse, so that no initiator ever sees a part missing.
+
+use super::{Backstore, Shell, Step, Tpg, TpgName};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The steps to all that lies behind the door: group, attributes, backstores, LUNs, initiators.
+/// What the group has beyond that goes away.
+pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let name = &want.tpg;
+    let empty = Tpg::default();
+    if tpg.is_none() {
+        steps.push(Step::MakeTpg(name.clone()));
+    }
+    let tpg = tpg.unwrap_or(&empty);
+    for (attribute, value) in &want.attributes {
+        if tpg.attributes.get(attribute).map(String::as_str) != Some(*value) {
+            steps.push(Step::SetAttribute(name.clone(), attribute, value));
+        }
+    }
+    let wrong = wrong_luns(want, tpg, backstores);
+    steps.extend(remove_luns(name, tpg, &wrong));
+    for initiator in tpg.acls.keys().filter(|initiator| !want.initiators.contains(*initiator)) {
+        steps.extend(remove_acl(name, tpg, initiator, &wrong));
+    }
+    for (number, lun) in &want.luns {
+        // One that was cut off before its device was open cannot be trusted in any part.
+        let half = |each: &&Backstore| !each.enabled && each.at.name == lun.name;
+        for backstore in backstores.iter().filter(half) {
+            steps.push(Step::RemoveBackstore(backstore.at.clone()));
+        }
+        if !backstores.iter().any(|each| each.enabled && each.device == lun.device) {
+            steps.push(Step::MakeBackstore(lun.clone()));
+        }
+        if !tpg.luns.contains_key(number) || wrong.contains(number) {
+            steps.push(Step::MakeLun(name.clone(), *number, lun.clone()));
+        }
+    }
+    for initiator in &want.initiators {
+        let mapped = tpg.acls.get(initiator);
+        if mapped.is_none() {
+            steps.push(Step::MakeAcl(name.clone(), initiator.clone()));
+        }
+        for number in want.luns.keys() {
+            let is_mapped = mapped.and_then(|mapped| mapped.get(number)) == Some(&Some(*number));
+            if !is_mapped || wrong.contains(number) {
+                steps.push(Step::MapLun(name.clone(), initiator.clone(), *number));
+            }
+        }
+    }
+    steps
+}
+
+/// The LUNs that lead nowhere, elsewhere than wanted, or are not wanted. A mapped LUN that is left
+/// over from an earlier link maps nothing, so the LUN counts as wrong with it.
+fn wrong_luns(want: &Shell, tpg: &Tpg, backstores: &[Backstore]) -> BTreeSet<u64> {
+    let leads_right = |number: &u64| {
+        let lun = want.luns.get(number)?;
+        let at = tpg.luns.get(number)?.as_ref()?;
+        let backstore = backstores.iter().find(|each| each.at == *at)?;
+        (backstore.enabled && backstore.device == lun.device).then_some(())
+    };
+    tpg.luns.keys().filter(|number| leads_right(number).is_none()).copied().collect()
+}
+
+fn remove_luns(name: &TpgName, tpg: &Tpg, numbers: &BTreeSet<u64>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (initiator, mapped) in &tpg.acls {
+        for number in mapped.keys().filter(|number| numbers.contains(number)) {
+            steps.push(Step::UnmapLun(name.clone(), initiator.clone(), *number));
+        }
+    }
+    steps.extend(numbers.iter().map(|number| Step::RemoveLun(name.clone(), *number)));
+    steps
+}
+
+fn remove_acl(name: &TpgName, tpg: &Tpg, initiator: &str, done: &BTreeSet<u64>) -> Vec<Step> {
+    let mapped = tpg.acls.get(initiator).into_iter().flat_map(|mapped| mapped.keys());
+    let mut steps: Vec<Step> = mapped
+        .filter(|number| !done.contains(number))
+        .map(|number| Step::UnmapLun(name.clone(), initiator.to_string(), *number))
+        .collect();
+    steps.push(Step::RemoveAcl(name.clone(), initiator.to_string()));
+    steps
+}
+
+/// The steps to nothing behind the door, and to no backstore left over any device of ours.
+pub fn shell_down(
+    name: &TpgName,
+    tpg: Option<&Tpg>,
+    backstores: &[Backstore],
+    is_ours: impl Fn(&Path) -> bool,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if let Some(tpg) = tpg {
+        steps.extend(door_down(name, Some(tpg)));
+        let all: BTreeSet<u64> = tpg.luns.keys().copied().collect();
+        for initiator in tpg.acls.keys() {
+            steps.extend(remove_acl(name, tpg, initiator, &BTreeSet::new()));
+        }
+        steps.extend(all.iter().map(|number| Step::RemoveLun(name.clone(), *number)));
+        steps.push(Step::RemoveTpg(name.clone()));
+    }
+    for backstore in backstores.iter().filter(|each| is_ours(&each.device)) {
+        steps.push(Step::RemoveBackstore(backstore.at.clone()));
+    }
+    steps
+}
+
+/// The steps to an open door: the portals, then the group. `None` where the group is not there.
+pub fn door_up(name: &TpgName, portals: &BTreeSet<String>, tpg: Option<&Tpg>) -> Option<Vec<Step>> {
+    let tpg = tpg?;
+    let more = tpg.portals.difference(portals);
+    let missing = portals.difference(&tpg.portals);
+    let mut steps: Vec<Step> =
+        more.map(|portal| Step::RemovePortal(name.clone(), portal.clone())).collect();
+    steps.extend(missing.map(|portal| Step::MakePortal(name.clone(), portal.clone())));
+    if !tpg.enabled {
+        steps.push(Step::Enable(name.clone()));
+    }
+    Some(steps)
+}
+
+/// The steps to a closed door: the group first, which ends its sessions, then the portals.
+pub fn door_down(name: &TpgName, tpg: Option<&Tpg>) -> Vec<Step> {
+    let Some(tpg) = tpg else { return Vec::new() };
+    let mut steps = Vec::new();
+    if tpg.enabled {
+        steps.push(Step::Disable(name.clone()));
+    }
+    let portals = tpg.portals.iter();
+    steps.extend(portals.map(|portal| Step::RemovePortal(name.clone(), portal.clone())));
+    steps
+}

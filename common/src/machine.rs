@@ -1,0 +1,372 @@
+//! The one seam to files and programs. Everything that an agent knows of the machine, and does to
+//! it, goes through a [`Machine`].
+//!
+//! No program runs longer than the machine's deadline. Reads are of /proc, /sys and configfs
+//! attributes, which answer from memory; what can block (programs, and writes that make the kernel
+//! open a device or wait for one) happens in start and stop, which run in a worker process under
+//! the same deadline (`ocf::supervise`).
+
+use crate::ocf::{Fault, Rc};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// The machine below a root folder: `/`, or a recorded tree in a test.
+pub struct Machine {
+    root: PathBuf,
+    deadline: Instant,
+}
+
+/// What a program answered.
+pub struct Answer {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Where programs are looked for. The search path of the caller plays no part.
+const PROGRAM_DIRS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
+/// How much of a program's output an error carries, bytes.
+const OUTPUT_IN_ERROR: usize = 1024;
+/// The kernel's ERESTARTSYS: it leaks out of a zvol's open when ZFS is busy, and means "again".
+const ERESTARTSYS: i32 = 512;
+/// Pause between two looks at something that is awaited.
+const POLL: Duration = Duration::from_millis(20);
+
+impl Machine {
+    /// This machine.
+    pub fn local(deadline: Instant) -> Machine {
+        Machine { root: PathBuf::from("/"), deadline }
+    }
+
+    /// A recorded tree, for tests.
+    pub fn recorded(root: &Path) -> Machine {
+        Machine { root: root.to_path_buf(), deadline: Instant::now() + Duration::from_secs(10) }
+    }
+
+    /// The same machine with another deadline, for one pass of a daemon.
+    pub fn with_time(&self, allowed: Duration) -> Machine {
+        Machine { root: self.root.clone(), deadline: Instant::now() + allowed }
+    }
+
+    /// Time left until the deadline.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn full(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Whether something is at this path (a link that leads nowhere counts as nothing).
+    pub fn exists(&self, path: &Path) -> bool {
+        self.full(path).exists()
+    }
+
+    /// A file's text, without the newline at its end; `None` if there is no such file.
+    pub fn read(&self, path: &Path) -> Result<Option<String>, Fault> {
+        let Some(bytes) = self.read_bytes(path)? else { return Ok(None) };
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Fault::generic(format!("cannot read {}: not text", path.display())))?;
+        Ok(Some(text.trim_end_matches('\n').to_string()))
+    }
+
+    /// A file's text, where the file must be there.
+    pub fn read_required(&self, path: &Path) -> Result<String, Fault> {
+        self.read(path)?.ok_or_else(|| {
+            Fault::generic(format!("cannot read {}: it is not there", path.display()))
+        })
+    }
+
+    /// A file's bytes; `None` if there is no such file.
+    pub fn read_bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+        match fs::read(self.full(path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(Fault::generic(format!("cannot read {}: {error}", path.display()))),
+        }
+    }
+
+    /// Bytes of a block device, past its page cache (O_DIRECT): another map over the same disk may
+    /// have written since. `offset` and `length` are multiples of 4096.
+    pub fn read_direct(&self, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>, Fault> {
+        let read = || -> io::Result<Vec<u8>> {
+            let flags = nix::fcntl::OFlag::O_DIRECT.bits();
+            let mut device =
+                OpenOptions::new().read(true).custom_flags(flags).open(self.full(path))?;
+            device.seek(SeekFrom::Start(offset))?;
+            // O_DIRECT wants an aligned buffer: take one that is longer, and begin at a boundary.
+            let mut buffer = vec![0; length + ALIGNMENT];
+            let start = buffer.as_ptr().align_offset(ALIGNMENT);
+            device.read_exact(&mut buffer[start..start + length])?;
+            Ok(buffer[start..start + length].to_vec())
+        };
+        read().map_err(|error| Fault::generic(format!("cannot read {}: {error}", path.display())))
+    }
+
+    /// The names in a folder; `None` if there is no such folder.
+    pub fn list(&self, folder: &Path) -> Result<Option<BTreeSet<String>>, Fault> {
+        let cannot = |error| Fault::generic(format!("cannot list {}: {error}", folder.display()));
+        #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+        let entries = match fs::read_dir(self.full(folder)) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(cannot(error)),
+        };
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let name = entry.map_err(cannot)?.file_name();
+            names.insert(name.to_string_lossy().into_owned());
+        }
+        Ok(Some(names))
+    }
+
+    /// Where a symbolic link points, not followed further; `None` if it is not one.
+    pub fn link(&self, path: &Path) -> Result<Option<PathBuf>, Fault> {
+        match fs::read_link(self.full(path)) {
+            Ok(target) => Ok(Some(target)),
+            Err(error) if is_absent(&error) || error.kind() == ErrorKind::InvalidInput => Ok(None),
+            Err(error) => {
+                Err(Fault::generic(format!("cannot read the link {}: {error}", path.display())))
+            }
+        }
+    }
+
+    /// A path with all links followed; `None` if it leads nowhere.
+    pub fn resolved(&self, path: &Path) -> Result<Option<PathBuf>, Fault> {
+        match fs::canonicalize(self.full(path)) {
+            Ok(full) => {
+                Ok(Some(Path::new("/").join(full.strip_prefix(&self.root).unwrap_or(&full))))
+            }
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => {
+                Err(Fault::generic(format!("cannot resolve {}: {error}", path.display())))
+            }
+        }
+    }
+
+    /// Writes an attribute of sysfs or configfs, in one write(2) as the kernel asks. Tried again
+    /// while the kernel answers "again".
+    pub fn write_attribute(&self, path: &Path, value: &str) -> Result<(), Fault> {
+        loop {
+            let result = OpenOptions::new()
+                .write(true)
+                .open(self.full(path))
+                .and_then(|mut file| file.write(value.as_bytes()).map(|_| ()));
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) if is_again(&error) && !self.time_left().is_zero() => {
+                    std::thread::sleep(POLL);
+                }
+                Err(error) => {
+                    let path = path.display();
+                    return Err(Fault::generic(format!(
+                        "cannot write {value:?} to {path}: {error}"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Replaces a small file of ours at once, readable by root only; makes its folder if need be.
+    pub fn replace_file(&self, path: &Path, text: &str) -> Result<(), Fault> {
+        let full = self.full(path);
+        let replace = || -> io::Result<()> {
+            let folder = full.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(folder)?;
+            let new = full.with_extension("new");
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(text.as_bytes())?;
+            fs::rename(&new, &full)
+        };
+        replace()
+            .map_err(|error| Fault::generic(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// Removes a file; one that is not there is as good as removed.
+    pub fn remove_file(&self, path: &Path) -> Result<(), Fault> {
+        settled(fs::remove_file(self.full(path)), ErrorKind::NotFound)
+            .map_err(|error| Fault::generic(format!("cannot remove {}: {error}", path.display())))
+    }
+
+    /// Makes a folder; one that is there is as good as made.
+    pub fn make_dir(&self, path: &Path) -> Result<(), Fault> {
+        settled(fs::create_dir(self.full(path)), ErrorKind::AlreadyExists)
+            .map_err(|error| Fault::generic(format!("cannot make {}: {error}", path.display())))
+    }
+
+    /// Removes a folder; one that is not there is as good as removed.
+    pub fn remove_dir(&self, path: &Path) -> Result<(), Fault> {
+        settled(fs::remove_dir(self.full(path)), ErrorKind::NotFound)
+            .map_err(|error| Fault::generic(format!("cannot remove {}: {error}", path.display())))
+    }
+
+    /// Makes a symbolic link; one that is there is as good as made.
+    pub fn make_link(&self, target: &Path, path: &Path) -> Result<(), Fault> {
+        let made = std::os::unix::fs::symlink(self.full(target), self.full(path));
+        settled(made, ErrorKind::AlreadyExists)
+            .map_err(|error| Fault::generic(format!("cannot link {}: {error}", path.display())))
+    }
+
+    /// Opens a file of ours to lock it, and makes it and its folder if need be.
+    pub fn open_lock(&self, path: &Path) -> Result<File, Fault> {
+        let full = self.full(path);
+        let open = || {
+            fs::create_dir_all(full.parent().unwrap_or(Path::new("/")))?;
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&full)
+        };
+        open().map_err(|error: io::Error| {
+            Fault::generic(format!("cannot open {}: {error}", path.display()))
+        })
+    }
+
+    /// Waits until the condition holds, at most so long and never beyond the deadline. Returns
+    /// whether it holds.
+    pub fn await_condition(
+        &self,
+        at_most: Duration,
+        mut condition: impl FnMut() -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
+        let end = Instant::now() + at_most.min(self.time_left());
+        loop {
+            if condition()? {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Waits for a child until the deadline; `None` if it has not ended by then.
+    pub fn await_child(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+        while !self.time_left().is_zero() {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            std::thread::sleep(POLL.min(self.time_left()));
+        }
+        child.try_wait()
+    }
+
+    /// Runs a program that must succeed; returns its standard output.
+    ///
+    /// # Errors
+    /// `Installed` (5) if there is no such program; `Generic` (1), with the command and what it
+    /// said, if it fails or does not end by the deadline.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String, Fault> {
+        let answer = self.ask(program, arguments)?;
+        if answer.code == Some(0) {
+            return Ok(answer.stdout);
+        }
+        Err(Fault::generic(describe(program, arguments, &answer)))
+    }
+
+    /// Runs a program whose exit code is part of its answer.
+    ///
+    /// # Errors
+    /// As [`Machine::run`], but an exit code is no error.
+    pub fn ask(&self, program: &str, arguments: &[&str]) -> Result<Answer, Fault> {
+        step(&format!("{program} {}", arguments.join(" ")));
+        let cannot = |error: io::Error| Fault::generic(format!("cannot run {program}: {error}"));
+        let mut child = self.command(program)?.args(arguments).spawn().map_err(cannot)?;
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        let Some(status) = self.await_child(&mut child).map_err(cannot)? else {
+            // A child that hangs in the kernel survives this; it is not waited for.
+            let _ = child.kill();
+            let command = format!("{program} {}", arguments.join(" "));
+            return Err(Fault::generic(format!("{command:?} did not end in time")));
+        };
+        let grace = self.time_left().max(Duration::from_secs(1));
+        let text = |stream: mpsc::Receiver<String>| stream.recv_timeout(grace).unwrap_or_default();
+        Ok(Answer { code: status.code(), stdout: text(stdout), stderr: text(stderr) })
+    }
+
+    /// A program with an empty environment, English messages and nothing on standard input.
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    fn command(&self, program: &str) -> Result<Command, Fault> {
+        let path = PROGRAM_DIRS
+            .iter()
+            .map(|folder| self.root.join(folder).join(program))
+            .find(|path| path.is_file())
+            .ok_or_else(|| {
+                Fault::new(Rc::Installed, format!("the program {program:?} is not installed"))
+            })?;
+        let mut command = Command::new(path);
+        command
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+}
+
+/// Alignment of direct I/O, bytes.
+const ALIGNMENT: usize = 4096;
+
+/// Says what is about to be done: to the log, and to the process that watches the time.
+pub fn step(text: &str) {
+    tracing::debug!("{text}");
+    // Standard output is that pipe in a worker, and /dev/null or Pacemaker's debug log elsewhere.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Reads a stream to its end in a thread of its own, so that a full pipe never stops the child.
+fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(mut stream) = stream {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What was read before an error is still worth having.
+            let _ = stream.read_to_end(&mut bytes);
+            // The receiver may have given up.
+            let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        });
+    }
+    receiver
+}
+
+fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
+    let end = answer.code.map_or("a signal".to_string(), |code| format!("exit {code}"));
+    let said = if answer.stderr.trim().is_empty() { &answer.stdout } else { &answer.stderr };
+    let said = said.trim();
+    let mut start = said.len().saturating_sub(OUTPUT_IN_ERROR);
+    while !said.is_char_boundary(start) {
+        start += 1;
+    }
+    format!("\"{program} {}\" ended with {end}: {}", arguments.join(" "), &said[start..])
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn is_again(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::Interrupted || error.raw_os_error() == Some(ERESTARTSYS)
+}
+
+/// Takes one kind of error as success: the end state is the wanted one.
+fn settled(result: io::Result<()>, as_good: ErrorKind) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == as_good => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,166 @@
+//! What the cluster says: the state of the other node, and what it keeps for us.
+
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+use std::collections::BTreeMap;
+
+/// What the cluster knows of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// It is a member.
+    Online,
+    /// It is no member, and it was fenced: proven dead.
+    Fenced,
+    /// It is no member, and said good-bye itself.
+    Offline,
+    /// It is no member, and nobody knows what it does.
+    Unclean,
+}
+
+/// The name of this node in the cluster.
+pub fn own_name(machine: &Machine) -> Result<String, Fault> {
+    Ok(machine.run("crm_node", &["--name"])?.trim().to_string())
+}
+
+/// The state of a node, from the cluster's own status and its fencing history.
+pub fn node_state(machine: &Machine, node: &str) -> Result<NodeState, Fault> {
+    let status = machine.run("crm_mon", &["--one-shot", "--output-as=xml"])?;
+    let history =
+        machine.run("stonith_admin", &["--history", node, "--output-as=xml"]).unwrap_or_default();
+    decide_node_state(node, &status, &history)
+}
+
+fn decide_node_state(node: &str, status: &str, history: &str) -> Result<NodeState, Fault> {
+    let nodes = elements(status, "node")?;
+    let state = nodes
+        .iter()
+        .find(|each| {
+            each.get("name").map(String::as_str) == Some(node) && each.contains_key("online")
+        })
+        .ok_or_else(|| Fault::generic(format!("the cluster knows no node {node:?}")))?;
+    let is = |name: &str| state.get(name).map(String::as_str) == Some("true");
+    if is("online") || is("pending") {
+        return Ok(NodeState::Online);
+    }
+    if is("unclean") {
+        return Ok(NodeState::Unclean);
+    }
+    let events = elements(history, "fence_event")?;
+    // The newest event comes first.
+    let newest = events.iter().find(|event| event.get("target").map(String::as_str) == Some(node));
+    let success =
+        newest.and_then(|event| event.get("status")).map(String::as_str) == Some("success");
+    Ok(if success { NodeState::Fenced } else { NodeState::Offline })
+}
+
+/// The attributes of all elements of one name.
+fn elements(xml: &str, name: &str) -> Result<Vec<BTreeMap<String, String>>, Fault> {
+    let cannot = |why: String| Fault::generic(format!("cannot read the cluster's XML: {why}"));
+    let mut reader = Reader::from_str(xml);
+    let mut found = Vec::new();
+    loop {
+        match reader.read_event().map_err(|error| cannot(error.to_string()))? {
+            Event::Start(element) | Event::Empty(element) if element.name().as_ref() == name => {
+                found.push(attributes(&element).map_err(cannot)?);
+            }
+            Event::Eof => return Ok(found),
+            _ => {}
+        }
+    }
+}
+
+fn attributes(element: &BytesStart<'_>) -> Result<BTreeMap<String, String>, String> {
+    let mut map = BTreeMap::new();
+    for attribute in element.attributes() {
+        let attribute = attribute.map_err(|error| error.to_string())?;
+        let key = attribute.key.as_ref().to_string();
+        map.insert(key, attribute.value.into_owned());
+    }
+    Ok(map)
+}
+
+/// crm_attribute(8): CRM_EX_NOSUCH, the attribute is not there; 6 in older versions.
+const NO_SUCH: [i32; 2] = [105, 6];
+
+/// A permanent attribute of a node; `None` if it is not set.
+pub fn attribute(machine: &Machine, node: &str, name: &str) -> Result<Option<String>, Fault> {
+    let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--query", "--quiet"];
+    let answer = machine.ask("crm_attribute", &arguments)?;
+    match answer.code {
+        Some(0) => Ok(Some(answer.stdout.trim().to_string())),
+        Some(code) if NO_SUCH.contains(&code) => Ok(None),
+        _ => Err(Fault::generic(format!(
+            "cannot read the attribute {name} of {node}: {}",
+            answer.stderr.trim()
+        ))),
+    }
+}
+
+/// Sets a permanent attribute of a node and reads it back: without a quorum the cluster takes no
+/// change, and then this fails.
+pub fn set_attribute(machine: &Machine, node: &str, name: &str, value: &str) -> Result<(), Fault> {
+    let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--update", value];
+    machine.run("crm_attribute", &arguments)?;
+    if attribute(machine, node, name)?.as_deref() == Some(value) {
+        return Ok(());
+    }
+    Err(Fault::generic(format!("the cluster did not take the attribute {name} of {node}")))
+}
+
+/// Removes a permanent attribute of a node.
+pub fn remove_attribute(machine: &Machine, node: &str, name: &str) -> Result<(), Fault> {
+    let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--delete"];
+    machine.run("crm_attribute", &arguments).map(|_| ())
+}
+
+/// The present time for a mark: seconds since 1970, UTC.
+pub fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs()).to_string()
+}
+
+/// The name of the attribute that says that a node's legs of a pool have missed writes.
+pub fn dirty_mark(pool: &str) -> String {
+    format!("hasan-dirty-{pool}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(online: bool, unclean: bool) -> String {
+        format!(
+            "<pacemaker-result><nodes><node name=\"storage-a\" id=\"1\" online=\"{online}\" \
+             unclean=\"{unclean}\" pending=\"false\"/></nodes><resources><resource id=\"x\">\
+             <node name=\"storage-a\" id=\"1\" cached=\"true\"/></resource></resources></pacemaker-result>"
+        )
+    }
+
+    fn history(status: &str) -> String {
+        format!(
+            "<r><fence_history><fence_event target=\"storage-a\" status=\"{status}\"/></fence_history></r>"
+        )
+    }
+
+    #[test]
+    fn a_node_is_dead_only_if_it_was_fenced() {
+        for (online, unclean, last, want) in [
+            (true, false, "success", NodeState::Online),
+            (true, true, "success", NodeState::Online),
+            (false, true, "success", NodeState::Unclean),
+            (false, false, "success", NodeState::Fenced),
+            (false, false, "failed", NodeState::Offline),
+            (false, false, "", NodeState::Offline),
+        ] {
+            let state = decide_node_state("storage-a", &status(online, unclean), &history(last));
+            assert_eq!(state, Ok(want));
+        }
+        assert_eq!(
+            decide_node_state("storage-a", &status(false, false), "<r/>"),
+            Ok(NodeState::Offline)
+        );
+        assert!(decide_node_state("storage-x", &status(true, false), "<r/>").is_err());
+    }
+}

@@ -1,0 +1,177 @@
+//! The label of a vdev: who had the pool last, and up to which transaction group.
+//!
+//! Label 0 is the first 256 KiB of a vdev; its configuration, an nvlist in XDR, lies at 16 KiB
+//! (`include/sys/vdev_impl.h`, `vdev_label_t`; encoding: `module/nvpair/nvpair.c`).
+
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const OFFSET: u64 = 16 * 1024;
+const LENGTH: usize = 112 * 1024;
+const TYPE_UINT64: u32 = 8;
+const TYPE_STRING: u32 = 9;
+
+/// What a label says of its pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The pool's name.
+    pub pool: String,
+    /// The pool's GUID.
+    pub pool_guid: u64,
+    /// Whether the pool was given back.
+    pub state: LabelState,
+    /// The transaction group in which the label was written.
+    pub txg: u64,
+    /// The host that had it last: its id, and its name.
+    pub hostid: u64,
+    /// The name of that host.
+    pub hostname: String,
+}
+
+/// `pool_state_t` as far as it matters (`include/sys/fs/zfs.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelState {
+    /// 0, ACTIVE: imported, or was when its host died.
+    InUse,
+    /// 1, EXPORTED: given back.
+    Exported,
+    /// 2 and above: destroyed, a spare, a cache.
+    NoPool,
+}
+
+/// Reads the label of a device; `None` if it carries none.
+///
+/// # Errors
+/// If the device cannot be read, or what lies there is half a label.
+pub fn read_label(machine: &Machine, device: &Path) -> Result<Option<Label>, Fault> {
+    let bytes = machine.read_direct(device, OFFSET, LENGTH)?;
+    parse(&bytes)
+        .map_err(|wrong| Fault::generic(format!("the ZFS label of {}: {wrong}", device.display())))
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
+    // nvs_header_t: encoding (1 is XDR), byte order, two reserved.
+    if bytes.first() != Some(&1) {
+        return Ok(None);
+    }
+    let (numbers, texts) = pairs(bytes.get(4..).unwrap_or_default())?;
+    let number = |name: &str| numbers.get(name).copied();
+    let state = match number("state") {
+        Some(0) => LabelState::InUse,
+        Some(1) => LabelState::Exported,
+        Some(_) => LabelState::NoPool,
+        None => return Err("it has no state".to_string()),
+    };
+    Ok(Some(Label {
+        pool: texts.get("name").cloned().unwrap_or_default(),
+        pool_guid: number("pool_guid").unwrap_or_default(),
+        state,
+        txg: number("txg").unwrap_or_default(),
+        hostid: number("hostid").unwrap_or_default(),
+        hostname: texts.get("hostname").cloned().unwrap_or_default(),
+    }))
+}
+
+type Pairs = (BTreeMap<String, u64>, BTreeMap<String, String>);
+
+/// The numbers and texts of an nvlist's own level; what is nested is passed over.
+fn pairs(bytes: &[u8]) -> Result<Pairs, String> {
+    let mut numbers = BTreeMap::new();
+    let mut texts = BTreeMap::new();
+    // Version and flags come first.
+    let mut at = 8;
+    loop {
+        let size = word(bytes, at)? as usize;
+        if size == 0 {
+            return Ok((numbers, texts));
+        }
+        // A pair: its size encoded and decoded, name, type, count of elements, value.
+        let name = text(bytes, at + 8)?;
+        let behind = at + 12 + padded(name.len());
+        let (kind, value) = (word(bytes, behind)?, behind + 8);
+        if kind == TYPE_UINT64 {
+            let high = u64::from(word(bytes, value)?);
+            numbers.insert(name, high << 32 | u64::from(word(bytes, value + 4)?));
+        } else if kind == TYPE_STRING {
+            texts.insert(name, text(bytes, value)?);
+        }
+        at += size;
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32, String> {
+    let four = bytes.get(at..at + 4).and_then(|slice| <[u8; 4]>::try_from(slice).ok());
+    four.map(u32::from_be_bytes).ok_or_else(|| "it ends too early".to_string())
+}
+
+fn text(bytes: &[u8], at: usize) -> Result<String, String> {
+    let length = word(bytes, at)? as usize;
+    let text = bytes.get(at + 4..at + 4 + length).ok_or("it ends too early")?;
+    String::from_utf8(text.to_vec()).map_err(|_| "it holds a name that is not text".to_string())
+}
+
+fn padded(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+        let mut body = (name.len() as u32).to_be_bytes().to_vec();
+        body.extend(name.as_bytes());
+        body.resize(padded(body.len()), 0);
+        body.extend(kind.to_be_bytes());
+        body.extend(1u32.to_be_bytes());
+        body.extend(value);
+        body.resize(padded(body.len()), 0);
+        let mut pair = (body.len() as u32 + 8).to_be_bytes().to_vec();
+        pair.extend([0; 4]);
+        pair.extend(body);
+        pair
+    }
+
+    fn string(value: &str) -> Vec<u8> {
+        [&(value.len() as u32).to_be_bytes()[..], value.as_bytes()].concat()
+    }
+
+    fn label() -> Vec<u8> {
+        let mut bytes = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        bytes.extend(put("version", TYPE_UINT64, &5000u64.to_be_bytes()));
+        bytes.extend(put("name", TYPE_STRING, &string("tank")));
+        bytes.extend(put("state", TYPE_UINT64, &1u64.to_be_bytes()));
+        bytes.extend(put("txg", TYPE_UINT64, &0x1_0000_0002u64.to_be_bytes()));
+        bytes.extend(put("pool_guid", TYPE_UINT64, &u64::MAX.to_be_bytes()));
+        bytes.extend(put("hostid", TYPE_UINT64, &7u64.to_be_bytes()));
+        bytes.extend(put("hostname", TYPE_STRING, &string("storage-a")));
+        bytes.extend(put("vdev_tree", 19, &[0; 40]));
+        bytes.extend([0; 8]);
+        bytes
+    }
+
+    #[test]
+    fn a_label_is_read() {
+        let want = Label {
+            pool: "tank".to_string(),
+            pool_guid: u64::MAX,
+            state: LabelState::Exported,
+            txg: 0x1_0000_0002,
+            hostid: 7,
+            hostname: "storage-a".to_string(),
+        };
+        assert_eq!(parse(&label()), Ok(Some(want)));
+    }
+
+    #[test]
+    fn no_label_is_none_and_half_a_label_is_an_error_at_any_length() {
+        assert_eq!(parse(&[0; 64]), Ok(None));
+        assert_eq!(parse(&[]), Ok(None));
+        let whole = label();
+        for length in 1..whole.len() - 4 {
+            assert!(parse(&whole[..length]).is_err(), "{length}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! ZFS: what the kernel says of a pool, what its labels say, and what its tools print.
+
+mod label;
+mod status;
+
+pub use label::{Label, LabelState, read_label};
+pub use status::{Status, Vdev, parse_status};
+
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The state of an imported pool (`module/zfs/spa_misc.c`, `spa_state_to_name`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolState {
+    /// All is well.
+    Online,
+    /// It works without some vdev.
+    Degraded,
+    /// Any other word, such as SUSPENDED: it is imported but does not work.
+    Other(String),
+}
+
+/// The state of a pool, from kstat, without a program and without a lock of the pool's; `None` if
+/// it is not imported.
+pub fn pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fault> {
+    let folder = Path::new("/proc/spl/kstat/zfs").join(pool);
+    let Some(text) = machine.read(&folder.join("state"))? else {
+        // A pool's folder without its state is not "not imported".
+        return match machine.exists(&folder) {
+            true => Err(Fault::generic(format!("the kernel shows no state of the pool {pool:?}"))),
+            false => Ok(None),
+        };
+    };
+    Ok(Some(match text.as_str() {
+        "ONLINE" => PoolState::Online,
+        "DEGRADED" => PoolState::Degraded,
+        other => PoolState::Other(other.to_string()),
+    }))
+}
+
+/// The imported pools, from kstat; `None` if the ZFS module is not loaded.
+pub fn imported_pools(machine: &Machine) -> Result<Option<Vec<String>>, Fault> {
+    let folder = Path::new("/proc/spl/kstat/zfs");
+    let Some(names) = machine.list(folder)? else { return Ok(None) };
+    let is_pool = |name: &String| machine.exists(&folder.join(name).join("state"));
+    Ok(Some(names.into_iter().filter(is_pool).collect()))
+}
+
+/// This host's id as ZFS knows it: the module's parameter, else the four bytes of /etc/hostid, else
+/// 0 (`module/os/linux/spl/spl-generic.c`, `zone_get_hostid`).
+pub fn hostid(machine: &Machine) -> Result<u64, Fault> {
+    let parameter = Path::new("/sys/module/spl/parameters/spl_hostid");
+    let text = machine.read(parameter)?.unwrap_or_default();
+    if let Ok(hostid) = text.parse::<u64>()
+        && hostid != 0
+    {
+        return Ok(hostid);
+    }
+    let bytes = machine.read_bytes(Path::new("/etc/hostid"))?.unwrap_or_default();
+    match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(bytes) => Ok(u64::from(u32::from_le_bytes(bytes))),
+        Err(_) => Ok(0),
+    }
+}
+
+/// A file system or zvol, and the properties that were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its whole name, `POOL/…/NAME`.
+    pub name: String,
+    /// Native properties: whatever their source, they hold.
+    pub native: BTreeMap<String, String>,
+    /// Its own user properties; one that it inherited or received is not its own.
+    pub own: BTreeMap<String, String>,
+}
+
+/// Parses `zfs get -Hp -r -o name,property,value,source … DATASET`: a row for each dataset and
+/// property, tab separated.
+///
+/// # Errors
+/// The row that is not such a row.
+pub fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
+    let mut datasets: BTreeMap<String, Dataset> = BTreeMap::new();
+    for row in text.lines() {
+        let wrong = |_| Fault::generic(format!("cannot read the row {row:?} of \"zfs get\""));
+        let [name, property, value, source]: [&str; 4] =
+            row.split('\t').collect::<Vec<_>>().try_into().map_err(wrong)?;
+        let dataset = datasets.entry(name.to_string()).or_insert_with(|| Dataset {
+            name: name.to_string(),
+            native: BTreeMap::new(),
+            own: BTreeMap::new(),
+        });
+        // User properties, and they alone, have a colon (zfsprops(7)).
+        if !property.contains(':') {
+            dataset.native.insert(property.to_string(), value.to_string());
+        } else if source == "local" {
+            dataset.own.insert(property.to_string(), value.to_string());
+        }
+    }
+    Ok(datasets.into_values().collect())
+}
+
+/// The device of a zvol, a link that udev makes: spaces in its name become `+`.
+pub fn zvol_device(zvol: &str) -> PathBuf {
+    Path::new("/dev/zvol").join(zvol.replace(' ', "+"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_local_user_properties_count() {
+        let text = "p/v/a\tguid\t77\t-\np/v/a\thasan:lun\t3\tlocal\np/v/a\thasan:serial\tx\treceived\n\
+            p/v/b\tvolmode\tdev\tinherited from p\np/v/b\thasan:lun\t-\t-\n";
+        let datasets = parse_datasets(text).unwrap();
+        assert_eq!(datasets.len(), 2);
+        assert_eq!(datasets[0].native["guid"], "77");
+        let own = BTreeMap::from([("hasan:lun".to_string(), "3".to_string())]);
+        assert_eq!(datasets[0].own, own);
+        assert_eq!(datasets[1].native["volmode"], "dev");
+        assert!(datasets[1].own.is_empty());
+    }
+
+    #[test]
+    fn a_strange_row_is_an_error_that_shows_it() {
+        let fault = parse_datasets("p/v/a\tguid\t77\n").unwrap_err();
+        assert!(fault.reason.contains("\"p/v/a\\tguid\\t77\""), "{}", fault.reason);
+    }
+
+    #[test]
+    fn the_device_of_a_zvol() {
+        assert_eq!(zvol_device("p/a b"), Path::new("/dev/zvol/p/a+b"));
+    }
+}

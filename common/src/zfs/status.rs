@@ -1,0 +1,96 @@
+//! `zpool status`: the state of each vdev, and whether a resilver runs. ZFS 2.1 and 2.2 have no
+//! machine-readable form of it, so the table is read strictly.
+
+use crate::ocf::Fault;
+
+/// What `zpool status -p POOL` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether a resilver runs.
+    pub resilvering: bool,
+    /// All vdevs, with the pool itself and the mirrors, in the order of the table.
+    pub vdevs: Vec<Vdev>,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vdev {
+    /// As ZFS prints it: for a leg its name.
+    pub name: String,
+    /// ONLINE, DEGRADED, FAULTED, OFFLINE, REMOVED, UNAVAIL, AVAIL or INUSE.
+    pub state: String,
+    /// Errors of reading, of writing, and of checksums, together.
+    pub errors: u64,
+}
+
+const STATES: [&str; 8] =
+    ["ONLINE", "DEGRADED", "FAULTED", "OFFLINE", "REMOVED", "UNAVAIL", "AVAIL", "INUSE"];
+
+/// Parses `zpool status -p POOL`.
+///
+/// # Errors
+/// A row of the table that is not a vdev, or a text without a table.
+pub fn parse_status(text: &str) -> Result<Status, Fault> {
+    let scan = text.lines().find_map(|line| line.trim_start().strip_prefix("scan: "));
+    let resilvering = scan.is_some_and(|scan| scan.starts_with("resilver in progress"));
+    let mut rows = text.lines().skip_while(|line| !line.trim_start().starts_with("NAME "));
+    if rows.next().is_none() {
+        return Err(Fault::generic("\"zpool status\" shows no table of vdevs"));
+    }
+    let mut vdevs = Vec::new();
+    for row in rows.take_while(|row| !row.trim().is_empty()) {
+        vdevs.extend(vdev(row)?);
+    }
+    Ok(Status { resilvering, vdevs })
+}
+
+/// `None` for the head of a group, such as `logs`.
+fn vdev(row: &str) -> Result<Option<Vdev>, Fault> {
+    let words: Vec<&str> = row.split_whitespace().collect();
+    match words[..] {
+        ["logs" | "cache" | "spares" | "special" | "dedup"] => Ok(None),
+        [name, state @ ("AVAIL" | "INUSE"), ..] => {
+            Ok(Some(Vdev { name: name.to_string(), state: state.to_string(), errors: 0 }))
+        }
+        [name, state, read, write, checksum, ..] if STATES.contains(&state) => {
+            let mut errors = 0u64;
+            for count in [read, write, checksum] {
+                errors = errors.saturating_add(count.parse().map_err(|_| strange(row))?);
+            }
+            Ok(Some(Vdev { name: name.to_string(), state: state.to_string(), errors }))
+        }
+        _ => Err(strange(row)),
+    }
+}
+
+fn strange(row: &str) -> Fault {
+    Fault::generic(format!("cannot read the row {:?} of \"zpool status\"", row.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEGRADED: &str = "  pool: san-pool\n state: DEGRADED\n  scan: resilver in progress since Sat\n\
+        config:\n\n\tNAME         STATE     READ WRITE CKSUM\n\tsan-pool     DEGRADED     0     0     0\n\
+        \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0\n\
+        \t    data-b1  FAULTED      3   154     0  too many errors\n\nerrors: No known data errors\n";
+
+    #[test]
+    fn the_table_is_read() {
+        let status = parse_status(DEGRADED).unwrap();
+        assert!(status.resilvering);
+        assert_eq!(status.vdevs.len(), 4);
+        let want = Vdev { name: "data-b1".to_string(), state: "FAULTED".to_string(), errors: 157 };
+        assert_eq!(status.vdevs[3], want);
+    }
+
+    #[test]
+    fn a_strange_row_is_an_error_that_shows_it() {
+        for (from, to) in [("ONLINE       0", "BROKEN       0"), ("154", "many")] {
+            let fault = parse_status(&DEGRADED.replace(from, to)).unwrap_err();
+            assert!(fault.reason.contains("of \"zpool status\""), "{}", fault.reason);
+        }
+        assert!(parse_status("no pools available\n").is_err());
+    }
+}

@@ -1,0 +1,108 @@
+#!/bin/bash
+# Makes the whole cluster with pcs, from two storage nodes and a quorum node that have hasan, ZFS, Pacemaker and pcs
+# installed, /etc/hasan/backend.conf written, the hasan-backend units running, and the pool created and exported.
+#
+#   cluster.sh [VARIABLES]     run once, as root, on any of the three nodes
+#
+# Fill in the block below, or put the lines that differ into a file and name it. The lab runs this very script.
+set -euo pipefail
+
+# ---- fill in --------------------------------------------------------------------------------------------------------
+CLUSTER=san-cluster
+NODE_A=storage-a                              # names, as the nodes call themselves
+NODE_B=storage-b
+QUORUM=quorum
+LINK0_A=10.20.20.1                            # cluster network (knet link 0): one address for each of the three
+LINK0_B=10.20.20.2
+LINK0_Q=10.20.20.3
+HACLUSTER_PASSWORD_FILE=/root/.hacluster      # the password of the user hacluster, the same on all nodes
+TOKEN=4000                                    # milliseconds until a silent node counts as lost
+STONITH_TIMEOUT=60s
+
+POOL=san-pool
+TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on both nodes
+# One line for each client VLAN: name, portal group tag, dataset, VIP, prefix length, interface, initiators.
+# Initiators: iSCSI names separated by commas, or "any" for generate_node_acls (Proxmox ZFS over iSCSI).
+VLANS=("hypervisor 1 $POOL/iscsi/hypervisor 10.40.40.10 24 hyp any")
+
+# The fence device of each storage node. It must be able to cut the power of that node without its help.
+make_stonith() {
+    echo "fill in make_stonith: one fence device for each storage node" >&2
+    return 1
+}
+# Seconds for operations; slow machines need more.
+START_TIMEOUT=180s
+STOP_TIMEOUT=120s
+SMALL_TIMEOUT=60s
+MONITOR_INTERVAL=10s
+MONITOR_TIMEOUT=30s
+# ---------------------------------------------------------------------------------------------------------------------
+
+[ $# -eq 0 ] || . "$1"
+
+# One change of the CIB for all resources, so that nothing starts half configured.
+CIB=$(mktemp)
+trap 'rm -f "$CIB" "$CIB.old"' EXIT
+P() { pcs -f "$CIB" "$@"; }
+
+make_cluster() {
+    # pcs reads the password from its standard input: a command line is seen by everyone.
+    pcs host auth "$NODE_A" addr="$LINK0_A" "$NODE_B" addr="$LINK0_B" "$QUORUM" addr="$LINK0_Q" \
+        -u hacluster <"$HACLUSTER_PASSWORD_FILE"
+    pcs cluster setup "$CLUSTER" "$NODE_A" addr="$LINK0_A" "$NODE_B" addr="$LINK0_B" "$QUORUM" addr="$LINK0_Q" \
+        totem token="$TOKEN"
+    pcs cluster enable --all
+    pcs cluster start --all --wait=300
+}
+
+make_resources() {
+    local op_small="op start timeout=$SMALL_TIMEOUT op stop timeout=$SMALL_TIMEOUT"
+    local op_monitor="op monitor interval=$MONITOR_INTERVAL timeout=$MONITOR_TIMEOUT"
+
+    P property set stonith-enabled=true stonith-timeout="$STONITH_TIMEOUT" no-quorum-policy=stop
+    # A refusal is tried again when things have healed; nothing moves back by itself.
+    P resource defaults update resource-stickiness=200 failure-timeout=120s migration-threshold=3
+    make_stonith
+
+    P resource create zfs-pool ocf:hasan:zfs-pool pool="$POOL" \
+        op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor
+
+    local name tag dataset vip prefix interface initiators access
+    for vlan in "${VLANS[@]}"; do
+        read -r name tag dataset vip prefix interface initiators <<<"$vlan"
+        access="initiators=$initiators"
+        [ "$initiators" != any ] || access=generate_node_acls=true
+        # LUNs behind a closed door, the address, the door: no initiator ever sees a LUN missing.
+        P resource create "luns-$name" ocf:hasan:sync-iscsi-luns iqn="$TARGET" tpg="$tag" dataset="$dataset" \
+            "$access" op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor
+        P resource create "vip-$name" ocf:heartbeat:IPaddr2 ip="$vip" cidr_netmask="$prefix" nic="$interface" \
+            $op_small $op_monitor
+        P resource create "door-$name" ocf:hasan:client-iscsi-tpg iqn="$TARGET" tpg="$tag" portals="$vip:3260" \
+            $op_small $op_monitor
+        P resource group add "vlan-$name" "luns-$name" "vip-$name" "door-$name"
+        P constraint colocation add "vlan-$name" with zfs-pool
+        P constraint order zfs-pool then "vlan-$name"
+        never_on_quorum "vlan-$name"
+    done
+    never_on_quorum zfs-pool
+
+    # Reports only; nothing is ordered or colocated with them.
+    local agent
+    for agent in export health; do
+        P resource create "backend-$agent" "ocf:hasan:iscsi-backend-$agent" \
+            op monitor interval=30s timeout="$MONITOR_TIMEOUT" clone interleave=true
+        never_on_quorum "backend-$agent-clone"
+    done
+}
+
+# Not even a probe: the quorum node has neither ZFS nor a target.
+never_on_quorum() {
+    P constraint location add "never-$1" "$1" "$QUORUM" -INFINITY resource-discovery=never
+}
+
+make_cluster
+pcs cluster cib "$CIB"
+cp "$CIB" "$CIB.old"
+make_resources
+pcs cluster cib-push "$CIB" diff-against="$CIB.old"
+echo "made: watch it with  pcs status"
