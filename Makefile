@@ -1,0 +1,36 @@
+# make demo: the main job, in virtual machines. make test: all tests. Both install what they need (Debian, as root);
+# Rust, by rustup, is the one thing that must be there.
+TARGET := x86_64-unknown-linux-musl
+LAB := target/release/lab
+
+.PHONY: demo test check lab-test build lab tools clean
+
+demo: build lab
+	$(LAB) demo
+
+test: check lab-test
+
+# What needs no machine: formatting, lints, unit tests.
+check: tools
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace
+
+# Real machines: the scenarios.
+lab-test: build lab
+	$(LAB) test
+
+# The programs, static.
+build: tools
+	cargo build --release --target $(TARGET)
+
+lab: tools
+	cargo build --release -p hasan-lab --bin lab
+
+# A linker for the build, and the target for static programs.
+tools:
+	command -v cc >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends gcc libc6-dev; }
+	rustup target list --installed | grep -q $(TARGET) || rustup target add $(TARGET)
+
+clean:
+	cargo clean

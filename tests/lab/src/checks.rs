@@ -1,0 +1,152 @@
+//! The lab's checks, a line for each; and the demo.
+
+use crate::machine::{self, Machine};
+use crate::state::Lab;
+use crate::{cluster, load, scenarios, ssh};
+use anyhow::{Result, bail, ensure};
+use std::time::Instant;
+
+type Check = (&'static str, fn(&Lab) -> Result<()>);
+
+const CHECKS: [Check; 4] = [
+    ("disks lose what was not flushed, and nothing else", disks_lose_unflushed),
+    ("an administrator's commands", commands),
+    ("planned failover and back", scenarios::planned),
+    ("crash of the active node", scenarios::crash),
+];
+
+/// Runs the checks whose name contains `only`.
+pub(crate) fn test(lab: &Lab, only: Option<&str>) -> Result<()> {
+    let (mut passed, mut failed) = (Vec::new(), Vec::new());
+    for (name, check) in CHECKS {
+        if only.is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        println!("\n==== {name}");
+        let begun = Instant::now();
+        let result = check(lab);
+        let seconds = begun.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => passed.push(format!("ok      {name} ({seconds:.0} s)")),
+            Err(error) => {
+                println!("{error:#}");
+                failed.push(format!("FAILED  {name} ({seconds:.0} s)"));
+            }
+        }
+    }
+    machine::stop_all(lab)?;
+    println!();
+    passed.iter().chain(&failed).for_each(|line| println!("{line}"));
+    println!("{} passed, {} failed", passed.len(), failed.len());
+    ensure!(failed.is_empty() && !passed.is_empty(), "not all checks passed");
+    Ok(())
+}
+
+/// Shows the cluster, a planned failover and back, and a crash, while a client writes.
+pub(crate) fn demo(lab: &Lab) -> Result<()> {
+    let active = scenarios::fresh_cluster(lab)?;
+    cluster::show(lab, active)?;
+    println!("\n==== planned failover and back");
+    scenarios::planned(lab)?;
+    println!("\n==== crash of the active node");
+    scenarios::crash(lab)?;
+    machine::stop_all(lab)?;
+    println!("0 acknowledged writes lost, 0 I/O errors");
+    Ok(())
+}
+
+fn disks_lose_unflushed(lab: &Lab) -> Result<()> {
+    scenarios::fresh_cluster(lab)?;
+    load::unflushed_is_lost(lab)
+}
+
+/// What people do with pcs and crm_resource works.
+fn commands(lab: &Lab) -> Result<()> {
+    let active = scenarios::fresh_cluster(lab)?;
+    for resource in cluster::RESOURCES {
+        let said =
+            ssh::run(lab, active, &format!("crm_resource --force-check -r {resource} 2>&1"))?;
+        ensure!(said.contains("ok"), "force-check of {resource}: {said}");
+    }
+    let described = ssh::run(lab, active, "pcs resource describe ocf:hasan:zfs-pool")?;
+    for word in ["pool (required) (unique group: pool)", "backend", "mount"] {
+        ensure!(described.contains(word), "pcs describes zfs-pool without {word:?}:\n{described}");
+    }
+    let status = ssh::run(lab, active, "pcs status 2>&1")?;
+    for word in ["Stopped", "FAILED", "Failed Resource Actions", "OFFLINE", "UNCLEAN"] {
+        let lines: Vec<&str> = status
+            .lines()
+            .filter(|line| line.contains(word) && !line.contains("Stopped: [ quorum ]"))
+            .collect();
+        ensure!(lines.is_empty(), "pcs status shows {lines:?}:\n{status}");
+    }
+    bad_input(lab, active)
+}
+
+/// Bad input gets one sentence, the right exit code, and changes nothing.
+fn bad_input(lab: &Lab, node: &Machine) -> Result<()> {
+    let agents = "/usr/lib/ocf/resource.d/hasan";
+    let before = ssh::run(lab, node, SHAPE)?;
+    for (line, code, reason) in [
+        ("zfs-pool start", 6, "the parameter \"pool\" is required"),
+        ("OCF_RESKEY_pool=a/b zfs-pool start", 6, "\"a/b\" is not the name of a pool"),
+        ("OCF_RESKEY_pool=nope zfs-pool start", 1, "no leg carries the pool \"nope\""),
+        ("OCF_RESKEY_pool=nope zfs-pool monitor", 7, ""),
+        (
+            "OCF_RESKEY_iqn=iqn.2025-01.lab.home:x OCF_RESKEY_portals=10.9.9.9:3260 client-iscsi-tpg start",
+            1,
+            "10.9.9.9:3260 is not on this node",
+        ),
+        (
+            "OCF_RESKEY_iqn=iqn.2025-01.lab.home:x OCF_RESKEY_portals=0.0.0.0:3260 client-iscsi-tpg start",
+            6,
+            "the wildcard address",
+        ),
+        (
+            "OCF_RESKEY_iqn=x OCF_RESKEY_dataset=nope/x sync-iscsi-luns start",
+            6,
+            "\"x\" is not an iSCSI name",
+        ),
+        (
+            "OCF_RESKEY_iqn=iqn.2025-01.lab.home:x OCF_RESKEY_dataset=nope/x OCF_RESKEY_generate_node_acls=1 \
+             sync-iscsi-luns start",
+            1,
+            "the pool \"nope\" is not imported here",
+        ),
+        ("OCF_RESKEY_backend=/nowhere iscsi-backend-export start", 5, "/nowhere is not there"),
+        ("zfs-pool promote", 3, "\"promote\" is not supported"),
+    ] {
+        let line = format!(
+            "export OCF_RESOURCE_INSTANCE=bad-input PATH={agents}:$PATH; {line} 2>&1; echo \"exit $?\""
+        );
+        let said = ssh::run(lab, node, &line)?;
+        let is_right = said.trim_end().ends_with(&format!("exit {code}")) && said.contains(reason);
+        ensure!(is_right, "{line}\nshould exit {code} with {reason:?}:\n{said}");
+        let sentences = said.matches("ocf-exit-reason:").count();
+        ensure!(sentences == usize::from(!reason.is_empty()), "{line}\n{said}");
+    }
+    let after = ssh::run(lab, node, SHAPE)?;
+    if before != after {
+        bail!("bad input changed the node from\n{before}\nto\n{after}");
+    }
+    meta_data_as_nobody(lab, node)
+}
+
+/// All that the agents could have changed.
+const SHAPE: &str = "find /sys/kernel/config/target | grep -v statistics | sort; ls /sys/block /dev/mapper; zpool list -H -o name";
+
+fn meta_data_as_nobody(lab: &Lab, node: &Machine) -> Result<()> {
+    for agent in [
+        "zfs-pool",
+        "sync-iscsi-luns",
+        "client-iscsi-tpg",
+        "iscsi-backend-export",
+        "iscsi-backend-health",
+    ] {
+        let line = format!(
+            "su nobody -s /bin/sh -c 'env -i /usr/lib/ocf/resource.d/hasan/{agent} meta-data' | xmllint --noout -"
+        );
+        ssh::run(lab, node, &format!("set -o pipefail; {line}"))?;
+    }
+    Ok(())
+}

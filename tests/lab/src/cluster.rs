@@ -1,0 +1,240 @@
+//! Makes the cluster out of freshly booted machines: installs hasan, makes the pool, runs the example's script, and logs
+//! the client in.
+
+use crate::command::{await_until, run};
+use crate::machine::{MACHINES, Machine};
+use crate::state::{Lab, digest};
+use crate::{image, ssh, timers};
+use anyhow::{Context, Result};
+use quick_xml::Reader;
+use quick_xml::events::Event;
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// The target that the client uses, and the device that it gets.
+pub(crate) const TARGET: &str = "iqn.2025-01.lab.home:hypervisor";
+/// Its portal.
+const PORTAL: &str = "10.40.40.10:3260";
+/// The resources that move together.
+pub(crate) const RESOURCES: [&str; 4] =
+    ["zfs-pool", "luns-hypervisor", "vip-hypervisor", "door-hypervisor"];
+/// The programs that the machines get.
+const PROGRAMS: [&str; 7] = [
+    "zfs-pool",
+    "sync-iscsi-luns",
+    "client-iscsi-tpg",
+    "iscsi-backend-export",
+    "iscsi-backend-health",
+    "fence_lab",
+    "lab-writer",
+];
+
+/// A key of all that the configured cluster is made of.
+pub(crate) fn key(lab: &Lab) -> Result<String> {
+    let mut paths: Vec<_> = PROGRAMS.iter().map(|name| lab.program(name)).collect();
+    for part in ["packaging", "tests/lab/src", "tests/lab/cluster.vars", "tests/lab/image.sh"] {
+        paths.push(lab.project.join(part));
+    }
+    digest(&paths).context("build the programs first: make build")
+}
+
+/// Puts hasan on the cluster's nodes.
+pub(crate) fn install(lab: &Lab) -> Result<()> {
+    let folder = lab.state.join("install");
+    // What an earlier run left behind.
+    let _ = fs::remove_dir_all(&folder);
+    let script = lab.project.join("packaging/install").display().to_string();
+    run(Duration::from_secs(60), &script, &[&folder.display().to_string()])?;
+    fs::create_dir_all(folder.join("usr/sbin"))?;
+    fs::copy(lab.program("fence_lab"), folder.join("usr/sbin/fence_lab"))?;
+    let tar = lab.state.join("install.tar");
+    let (tar_name, folder_name) = (tar.display().to_string(), folder.display().to_string());
+    let pack = ["-C", &folder_name, "--owner=0", "--group=0", "-cf", &tar_name, "."];
+    run(Duration::from_secs(60), "tar", &pack)?;
+    let bytes = fs::read(&tar)?;
+    for machine in &MACHINES[..3] {
+        let unpack = "tar -C / --keep-directory-symlink -xf - && systemctl daemon-reload";
+        ssh::feed(lab, machine, unpack, &bytes)?;
+    }
+    let writer = fs::read(lab.program("lab-writer"))?;
+    ssh::put(lab, Machine::named("client")?, "/usr/local/bin/lab-writer", &writer)?;
+    ssh::run(lab, Machine::named("client")?, "chmod 755 /usr/local/bin/lab-writer").map(|_| ())
+}
+
+/// Brings up the backend on both storage nodes: all four legs on each.
+pub(crate) fn backend(lab: &Lab) -> Result<()> {
+    let nodes = [("a", "b", 1, 2), ("b", "a", 2, 1)];
+    for (own, peer, number, peer_number) in nodes {
+        let machine = Machine::named(&format!("storage-{own}"))?;
+        let text = backend_conf(own, peer, number, peer_number);
+        ssh::put(lab, machine, "/etc/hasan/backend.conf", text.as_bytes())?;
+        ssh::run(lab, machine, "systemctl enable --now hasan-backend-export 2>&1")?;
+    }
+    for (own, ..) in nodes {
+        let machine = Machine::named(&format!("storage-{own}"))?;
+        ssh::run(lab, machine, "systemctl enable --now hasan-backend-watch 2>&1")?;
+    }
+    for (own, ..) in nodes {
+        let machine = Machine::named(&format!("storage-{own}"))?;
+        await_until(&format!("all legs are on storage-{own}"), timers::CLUSTER, || {
+            let list = "ls /dev/mapper/data-a1 /dev/mapper/data-a2 /dev/mapper/data-b1 /dev/mapper/data-b2";
+            ssh::run(lab, machine, list).map(|_| ()).map_err(|error| error.to_string())
+        })?;
+    }
+    Ok(())
+}
+
+fn backend_conf(own: &str, peer: &str, number: u8, peer_number: u8) -> String {
+    let iqn = "iqn.2025-01.lab.home";
+    format!(
+        "leg.data-{own}1 = /dev/disk/by-id/virtio-storage-{own}-d1\n\
+         leg.data-{own}2 = /dev/disk/by-id/virtio-storage-{own}-d2\n\
+         iqn = {iqn}:storage-{own}\n\
+         portal = 10.10.10.{number}:3260\n\
+         initiator = {iqn}:initiator-storage-{own}\n\
+         peer.node = storage-{peer}\n\
+         peer.iqn = {iqn}:storage-{peer}\n\
+         peer.portal = 10.10.10.{peer_number}:3260\n\
+         peer.initiator = {iqn}:initiator-storage-{peer}\n\
+         peer.legs = data-{peer}1 data-{peer}2\n\
+         pool = san-pool\n"
+    )
+}
+
+/// Makes the pool with two zvols on it, and gives it back.
+pub(crate) fn pool(lab: &Lab) -> Result<()> {
+    let script = "set -e
+        legs=/dev/mapper
+        zpool create -o multihost=on -o ashift=12 -o cachefile=none san-pool \
+            mirror $legs/data-a1 $legs/data-b1 mirror $legs/data-a2 $legs/data-b2
+        zfs create -p san-pool/iscsi/hypervisor
+        zfs create -s -V 256M san-pool/iscsi/hypervisor/vm-101-disk-0
+        zfs create -s -V 64M san-pool/iscsi/hypervisor/vm-102-disk-0
+        zpool export san-pool";
+    ssh::run(lab, Machine::named("storage-a")?, script).map(|_| ())
+}
+
+/// Runs the example's script with the lab's values, and waits until all resources run.
+pub(crate) fn configure(lab: &Lab) -> Result<()> {
+    let first = Machine::named("storage-a")?;
+    for machine in &MACHINES[..3] {
+        ssh::run(lab, machine, "systemctl start pcsd --no-block")?;
+    }
+    for machine in &MACHINES[..3] {
+        await_until("pcsd runs", timers::CLUSTER, || {
+            let ask = "curl -sk https://localhost:2224 >/dev/null 2>&1 || ss -ltn | grep -q :2224";
+            ssh::run(lab, machine, ask).map(|_| ()).map_err(|error| error.to_string())
+        })?;
+    }
+    let vars = fs::read(lab.project.join("tests/lab/cluster.vars"))?;
+    ssh::put(lab, first, "/root/cluster.vars", &vars)?;
+    let script = "/usr/share/doc/hasan/cluster.sh /root/cluster.vars 2>&1";
+    let said = ssh::within(lab, first, Duration::from_secs(900), script)?;
+    println!("{}", said.trim_end());
+    await_placed(lab, first, None)?;
+    for machine in &MACHINES[..3] {
+        // It serves pcs alone, and costs much memory.
+        ssh::run(lab, machine, "systemctl stop pcsd pcsd-ruby")?;
+    }
+    Ok(())
+}
+
+/// Logs the client in to the target. A failover is a pause to it, not an error.
+pub(crate) fn client(lab: &Lab) -> Result<()> {
+    let script = format!(
+        "set -e
+        sed -i 's/^node.session.timeo.replacement_timeout.*/node.session.timeo.replacement_timeout = 600/' \
+            /etc/iscsi/iscsid.conf
+        systemctl restart iscsid
+        iscsiadm -m discovery -t st -p {PORTAL}
+        iscsiadm -m node -T {TARGET} -p {PORTAL} --login
+        udevadm settle -t 30
+        ls {}",
+        device(0)
+    );
+    let said = ssh::run(lab, Machine::named("client")?, &script)?;
+    println!("{}", said.trim_end());
+    Ok(())
+}
+
+/// The client's device of a LUN.
+pub(crate) fn device(lun: u8) -> String {
+    format!("/dev/disk/by-path/ip-{PORTAL}-iscsi-{TARGET}-lun-{lun}")
+}
+
+/// Number and serial of each LUN, as the client's kernel has them.
+pub(crate) fn luns_of_client(lab: &Lab) -> Result<String> {
+    let script = "for page in /sys/class/scsi_device/*/device/vpd_pg80; do \
+                  lun=${page%/device/vpd_pg80}; echo ${lun##*:} $(tail -c +5 $page | tr -d '\\0'); done | sort";
+    ssh::run(lab, Machine::named("client")?, script)
+}
+
+/// Where each resource runs, as a node sees it; an error if one does not run, or does not run well.
+pub(crate) fn placement(lab: &Lab, from: &Machine) -> Result<BTreeMap<String, String>, String> {
+    let xml = ssh::run(lab, from, "crm_mon --one-shot --output-as=xml");
+    let xml = xml.map_err(|error| format!("{error:#}"))?;
+    parse_placement(&xml)
+}
+
+fn parse_placement(xml: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut reader = Reader::from_str(xml);
+    let mut placement = BTreeMap::new();
+    let mut resource = None;
+    loop {
+        match reader.read_event().map_err(|error| error.to_string())? {
+            Event::Start(element) | Event::Empty(element) => {
+                let get = |name: &str| -> Option<String> {
+                    let attribute = element.try_get_attribute(name).ok()??;
+                    Some(attribute.value.into_owned())
+                };
+                match element.name().as_ref() {
+                    "resource" => {
+                        let name = get("id").unwrap_or_default();
+                        let (role, failed) = (get("role"), get("failed"));
+                        let is_well = role.as_deref() == Some("Started")
+                            && failed.as_deref() == Some("false");
+                        if RESOURCES.contains(&name.as_str()) && !is_well {
+                            return Err(format!("{name} is {role:?}, failed: {failed:?}"));
+                        }
+                        resource = Some(name);
+                    }
+                    "node" => {
+                        if let (Some(resource), Some(node)) = (&resource, get("name")) {
+                            placement.insert(resource.clone(), node);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Event::End(element) if element.name().as_ref() == "resource" => resource = None,
+            Event::Eof => return Ok(placement),
+            _ => {}
+        }
+    }
+}
+
+/// Waits until all resources run on one node, on this one if it is given; returns its name.
+pub(crate) fn await_placed(lab: &Lab, from: &Machine, on: Option<&str>) -> Result<String> {
+    let mut node = String::new();
+    await_until("all resources run on one node", timers::CLUSTER, || {
+        let placement = placement(lab, from)?;
+        let nodes: Vec<Option<&String>> =
+            RESOURCES.iter().map(|resource| placement.get(*resource)).collect();
+        let Some(first) = nodes[0] else { return Err(format!("{placement:?}")) };
+        let together = nodes.iter().all(|each| *each == Some(first));
+        if !together || on.is_some_and(|on| on != first) {
+            return Err(format!("{placement:?}"));
+        }
+        node.clone_from(first);
+        Ok(())
+    })?;
+    Ok(node)
+}
+
+/// Shows the cluster as an administrator sees it.
+pub(crate) fn show(lab: &Lab, from: &Machine) -> Result<()> {
+    println!("{}", ssh::run(lab, from, "pcs status --full 2>&1 || crm_mon -1")?.trim_end());
+    println!("image: {}", image::folder(lab)?.display());
+    Ok(())
+}

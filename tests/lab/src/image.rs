@@ -1,0 +1,59 @@
+//! The image of the machines: built once, kept under a digest of its recipe.
+
+use crate::command::{checked, stage};
+use crate::host;
+use crate::state::{Lab, digest};
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The Debian release of the machines.
+const RELEASE: &str = "bookworm";
+
+/// The folder of the image: root.qcow2, vmlinuz, initrd, key. Built if it is not there.
+pub(crate) fn ensure(lab: &Lab) -> Result<PathBuf> {
+    stage("packages of the host", host::install)?;
+    let image = folder(lab)?;
+    if image.is_dir() {
+        println!("the image is there: {}", image.display());
+        return Ok(image);
+    }
+    stage("image", || build(lab, &image))?;
+    Ok(image)
+}
+
+/// Where the image is, or will be.
+pub(crate) fn folder(lab: &Lab) -> Result<PathBuf> {
+    let key = digest(&[recipe(lab)])?;
+    Ok(lab.cache.join(format!("image-{RELEASE}-{key}")))
+}
+
+fn recipe(lab: &Lab) -> PathBuf {
+    lab.project.join("tests/lab/image.sh")
+}
+
+fn build(lab: &Lab, image: &PathBuf) -> Result<()> {
+    let unfinished = image.with_extension("unfinished");
+    // What an earlier build left behind is of no use.
+    let _ = fs::remove_dir_all(&unfinished);
+    fs::create_dir_all(&unfinished)?;
+    let log = lab.cache.join("image.log");
+    let file = File::create(&log)?;
+    let output = Command::new("bash")
+        .arg(recipe(lab))
+        .args([RELEASE, &host::mirror()?])
+        .arg(&unfinished)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .output()?;
+    checked(output, || "image.sh".to_string()).with_context(|| {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let tail: Vec<&str> = text.lines().rev().take(15).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!("the image was not built; {} ends with:\n{}", log.display(), tail.join("\n"))
+    })?;
+    fs::rename(&unfinished, image)?;
+    Ok(())
+}

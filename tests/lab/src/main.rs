@@ -1,0 +1,96 @@
+//! The lab: four virtual machines on one host, without KVM, that make a whole hasan cluster with its client; and the
+//! scenarios that it goes through. `lab --help` lists what it does.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the lab is a program for a terminal and drives many others; the rules of the agents are not its own"
+)]
+
+mod checks;
+mod cluster;
+mod command;
+mod disks;
+mod host;
+mod image;
+mod load;
+mod machine;
+mod net;
+mod plug;
+mod qmp;
+mod scenarios;
+mod snapshot;
+mod ssh;
+mod state;
+mod timeline;
+mod timers;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use machine::Machine;
+use state::Lab;
+
+/// A hasan cluster in virtual machines.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the host needs, and build the image of the machines if it is not there.
+    Image,
+    /// Bring the configured cluster up: from its snapshot, or from nothing if there is none.
+    Up,
+    /// Stop all machines.
+    Down,
+    /// Run a command in a machine, or open a shell there.
+    Ssh {
+        /// storage-a, storage-b, quorum or client
+        machine: String,
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Pull a machine's plug, or give it power again.
+    Power {
+        /// on or off
+        to: String,
+        /// The machine
+        machine: String,
+    },
+    /// Run the plugs' daemon. The lab starts it by itself.
+    #[command(hide = true)]
+    Plugd,
+    /// Show a planned failover and back while a client writes.
+    Demo,
+    /// Run all checks and scenarios.
+    Test {
+        /// Only those whose name contains this
+        only: Option<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let verb = Arguments::parse().verb;
+    let lab = Lab::open()?;
+    match verb {
+        Verb::Image => image::ensure(&lab).map(|_| ()),
+        Verb::Up => scenarios::fresh_cluster(&lab).map(|_| ()),
+        Verb::Down => machine::stop_all(&lab),
+        Verb::Ssh { machine, command } => {
+            let code = ssh::interactive(&lab, Machine::named(&machine)?, &command)?;
+            std::process::exit(code)
+        }
+        Verb::Power { to, machine } => match to.as_str() {
+            "on" => machine::boot(&lab, Machine::named(&machine)?),
+            "off" => machine::kill(&lab, Machine::named(&machine)?),
+            _ => bail!("power {to:?} is neither on nor off"),
+        },
+        Verb::Plugd => plug::serve(&lab),
+        Verb::Demo => checks::demo(&lab),
+        Verb::Test { only } => checks::test(&lab, only.as_deref()),
+    }
+}

@@ -1,0 +1,47 @@
+//! The networks: bridges and taps in a network namespace of the lab's own. Nothing leaves it.
+
+use crate::command::run;
+use crate::machine::MACHINES;
+use anyhow::Result;
+use std::path::Path;
+use std::time::Duration;
+
+/// The network namespace.
+pub(crate) const NAMESPACE: &str = "hasan-lab";
+/// Names of the networks: management and cluster, storage, end users, hypervisors. The machines call their
+/// interfaces so too.
+pub(crate) const NETWORKS: [&str; 4] = ["mgmt", "stor", "end", "hyp"];
+/// The host's own address on the management network: the plugs are there.
+pub(crate) const HOST: &str = "10.20.20.254";
+
+const IP: Duration = Duration::from_secs(20);
+
+/// Makes the networks, unless they are there.
+pub(crate) fn ensure() -> Result<()> {
+    if Path::new("/run/netns").join(NAMESPACE).exists() {
+        return Ok(());
+    }
+    run(IP, "ip", &["netns", "add", NAMESPACE])?;
+    ip(&["link", "set", "lo", "up"])?;
+    for network in NETWORKS {
+        let bridge = format!("br-{network}");
+        ip(&["link", "add", &bridge, "type", "bridge"])?;
+        ip(&["link", "set", &bridge, "up"])?;
+        for machine in MACHINES.iter().filter(|machine| machine.networks.contains(&network)) {
+            let tap = tap(network, machine.id);
+            ip(&["tuntap", "add", &tap, "mode", "tap"])?;
+            ip(&["link", "set", &tap, "master", &bridge])?;
+            ip(&["link", "set", &tap, "up"])?;
+        }
+    }
+    ip(&["addr", "add", &format!("{HOST}/24"), "dev", "br-mgmt"])
+}
+
+/// The tap of a machine on a network.
+pub(crate) fn tap(network: &str, id: u8) -> String {
+    format!("{network}{id}")
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    run(IP, "ip", &[&["-n", NAMESPACE], arguments].concat()).map(|_| ())
+}

@@ -1,0 +1,182 @@
+//! The scenarios. Each begins with the configured cluster, and writes while things happen.
+
+use crate::command::{await_until, stage};
+use crate::load::{self, Acks, Writer};
+use crate::machine::{self, MACHINES, Machine};
+use crate::state::Lab;
+use crate::{cluster, image, net, plug, snapshot, ssh, timeline, timers};
+use anyhow::{Result, bail, ensure};
+use std::fs;
+use std::time::SystemTime;
+
+/// Blocks that are acknowledged at least before, during and after each event.
+const BLOCKS: u64 = 500;
+
+/// The configured cluster, running: from its snapshot, or made from nothing and then saved. Returns the active node.
+pub(crate) fn fresh_cluster(lab: &Lab) -> Result<&'static Machine> {
+    image::ensure(lab)?;
+    let key = cluster::key(lab)?;
+    if !snapshot::folder(lab, &key).is_dir() {
+        make_cluster(lab)?;
+        stage("snapshot", || snapshot::save(lab, &key))?;
+    }
+    stage("cluster from its snapshot", || {
+        snapshot::load(lab, &key)?;
+        ssh::await_all(lab)?;
+        let quorum = Machine::named("quorum")?;
+        Machine::named(&cluster::await_placed(lab, quorum, None)?)
+    })
+}
+
+/// Boots the machines and makes the cluster.
+fn make_cluster(lab: &Lab) -> Result<()> {
+    machine::stop_all(lab)?;
+    fs::remove_dir_all(lab.run())?;
+    fs::create_dir_all(lab.run())?;
+    net::ensure()?;
+    stage("boot", || {
+        MACHINES.iter().try_for_each(|machine| machine::boot(lab, machine))?;
+        ssh::await_all(lab)
+    })?;
+    plug::start(lab)?;
+    stage("install", || cluster::install(lab))?;
+    stage("backend: all legs on both nodes", || cluster::backend(lab))?;
+    stage("pool", || cluster::pool(lab))?;
+    stage("cluster by pcs", || cluster::configure(lab))?;
+    stage("client", || cluster::client(lab))
+}
+
+/// The other storage node.
+fn other(node: &Machine) -> Result<&'static Machine> {
+    Machine::named(if node.name == "storage-a" { "storage-b" } else { "storage-a" })
+}
+
+/// Moves everything to the other node and back, by `pcs node standby`.
+pub(crate) fn planned(lab: &Lab) -> Result<()> {
+    let first = fresh_cluster(lab)?;
+    let second = other(first)?;
+    let luns = cluster::luns_of_client(lab)?;
+    ensure!(luns.lines().count() == 2, "the client sees {luns:?}");
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    let begin = SystemTime::now();
+    move_away(lab, first, second, &mut writer)?;
+    writer.await_more(BLOCKS)?;
+    println!("== and back");
+    let back = SystemTime::now();
+    move_away(lab, second, first, &mut writer)?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    let now = cluster::luns_of_client(lab)?;
+    ensure!(now == luns, "the client saw the LUNs {luns:?}, and sees {now:?}");
+    println!("the client's LUNs, number and serial, before and after:\n{}", now.trim_end());
+    println!("from {} to {}", first.name, second.name);
+    timeline::print(lab, begin, &[first, second], &acks)?;
+    println!("the way back began at {:.1} s", back.duration_since(begin)?.as_secs_f64());
+    judge(lab, &acks)
+}
+
+/// Puts the active node into standby, waits until the other one serves, and takes the first one back as a member.
+fn move_away(lab: &Lab, from: &Machine, to: &Machine, writer: &mut Writer) -> Result<()> {
+    stage(&format!("standby of {}", from.name), || {
+        ssh::run(lab, to, &format!("pcs node standby {}", from.name))?;
+        cluster::await_placed(lab, to, Some(to.name)).map(|_| ())
+    })?;
+    ssh::run(lab, to, &format!("pcs node unstandby {}", from.name))?;
+    writer.await_more(BLOCKS)?;
+    let status = ssh::run(lab, to, "zpool status -p san-pool")?;
+    ensure!(is_healthy(&status), "a planned move left the pool as:\n{status}");
+    let resilvered = status.contains("resilver") && !status.contains("resilvered 0B");
+    ensure!(!resilvered, "a planned move resilvered:\n{status}");
+    Ok(())
+}
+
+/// Kills the active node's power; the other one fences it, serves, and heals the pool when it is back.
+pub(crate) fn crash(lab: &Lab) -> Result<()> {
+    let dead = fresh_cluster(lab)?;
+    let survivor = other(dead)?;
+    let luns = cluster::luns_of_client(lab)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    let begin = SystemTime::now();
+    machine::kill(lab, dead)?;
+    stage(&format!("{} dies, {} takes over", dead.name, survivor.name), || {
+        cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
+    })?;
+    writer.await_more(BLOCKS)?;
+    stage(&format!("{} returns, the pool heals", dead.name), || {
+        ssh::await_one(lab, dead)?;
+        await_until("all legs are ONLINE", timers::HEAL, || {
+            let status = ssh::run(lab, survivor, "zpool status -p san-pool");
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            if is_healthy(&status) { Ok(()) } else { Err(status) }
+        })?;
+        await_unmarked(lab, survivor, dead)
+    })?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    let now = cluster::luns_of_client(lab)?;
+    ensure!(now == luns, "the client saw the LUNs {luns:?}, and sees {now:?}");
+    timeline::print(lab, begin, &[survivor], &acks)?;
+    let plugs = fs::read_to_string(plug::log(lab))?;
+    let words = |line: &str| line.split_once(' ').map(|(_, what)| what.to_string());
+    let did: Vec<String> = plugs.lines().filter_map(words).collect();
+    let want = [format!("off {}", dead.name), format!("on {}", dead.name)];
+    ensure!(did == want, "the plugs did {did:?}");
+    judge(lab, &acks)
+}
+
+/// The mark on the node that missed writes goes when it has them.
+fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
+    let ask = format!(
+        "crm_attribute --node {} --name hasan-dirty-san-pool --lifetime forever --query --quiet 2>/dev/null || echo none",
+        node.name
+    );
+    await_until(&format!("{} bears no mark", node.name), timers::HEAL, || {
+        let mark = ssh::run(lab, from, &ask).map_err(|error| format!("{error:#}"))?;
+        if mark.trim() == "none" { Ok(()) } else { Err(format!("marked since {}", mark.trim())) }
+    })
+}
+
+/// Whether every vdev is ONLINE and nothing is being resilvered.
+fn is_healthy(status: &str) -> bool {
+    let is_bad = |line: &str| {
+        ["DEGRADED", "FAULTED", "OFFLINE", "REMOVED", "UNAVAIL", "SUSPENDED", "in progress"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    status.contains("ONLINE") && !status.lines().any(is_bad)
+}
+
+/// The verdict on a scenario's load; and the proof that the verifier can be red.
+fn judge(lab: &Lab, acks: &Acks) -> Result<()> {
+    let lost = load::verify(lab, acks)?;
+    println!("{}", load::summary(acks, &lost));
+    if !lost.is_empty() || !acks.errors.is_empty() {
+        bail!("lost: {lost:?}; errors: {:?}", acks.errors);
+    }
+    load::corrupt(lab, 7)?;
+    let found = load::verify(lab, acks)?;
+    let want = "slot 7: ";
+    ensure!(
+        found.len() == 1 && found[0].starts_with(want),
+        "a block was corrupted on purpose, and the verifier found {found:?}"
+    );
+    println!("a block corrupted on purpose: {}", found[0]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_healthy_only_if_all_is_online() {
+        let well = "  pool: p\n state: ONLINE\n  scan: resilvered 1M in 0 days\n  a ONLINE 0 0 0\n";
+        assert!(is_healthy(well));
+        for bad in ["  b FAULTED 1 0 0", "  scan: resilver in progress", "  b OFFLINE 0 0 0"] {
+            assert!(!is_healthy(&format!("{well}{bad}\n")), "{bad}");
+        }
+        assert!(!is_healthy(""));
+    }
+}

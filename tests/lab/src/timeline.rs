@@ -1,0 +1,92 @@
+//! Who did what, when: from the journals of the nodes, the plugs' log and the client's acknowledgements.
+
+use crate::load::Acks;
+use crate::machine::Machine;
+use crate::state::Lab;
+use crate::{plug, ssh};
+use anyhow::Result;
+use serde_json::Value;
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Programs whose journal lines tell the story.
+const TELLERS: [&str; 5] = [
+    "zfs-pool",
+    "sync-iscsi-luns",
+    "client-iscsi-tpg",
+    "iscsi-backend-export",
+    "iscsi-backend-health",
+];
+/// Stalls of the client that are worth a line.
+const STALL: Duration = Duration::from_secs(2);
+
+/// Something that happened, in seconds since 1970 by this host's clock.
+struct Event {
+    at: f64,
+    text: String,
+}
+
+/// Prints what happened since `begin`.
+pub(crate) fn print(lab: &Lab, begin: SystemTime, nodes: &[&Machine], acks: &Acks) -> Result<()> {
+    let mut events = Vec::new();
+    for node in nodes {
+        events.extend(journal(lab, node)?);
+    }
+    events.extend(plugs(lab));
+    events.extend(stalls(acks));
+    let begin = seconds(begin);
+    events.retain(|event| event.at >= begin - 0.5);
+    events.sort_by(|a, b| a.at.total_cmp(&b.at));
+    println!("timeline, seconds since the event:");
+    for event in events {
+        println!("  {:7.1}  {}", event.at - begin, event.text);
+    }
+    Ok(())
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// The lines of this boot. A machine that came from a snapshot has a clock that is behind: its distance is taken off.
+fn journal(lab: &Lab, node: &Machine) -> Result<Vec<Event>> {
+    let clock = ssh::run(lab, node, "date +%s.%N")?;
+    let distance = seconds(SystemTime::now()) - clock.trim().parse::<f64>()?;
+    let tellers: Vec<String> = TELLERS.iter().map(|teller| format!("-t {teller}")).collect();
+    let line = format!("journalctl --boot --output=json --no-pager {}", tellers.join(" "));
+    let mut events = Vec::new();
+    for row in ssh::run(lab, node, &line)?.lines() {
+        let entry: Value = serde_json::from_str(row)?;
+        let get = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        let at = get("__REALTIME_TIMESTAMP").parse::<f64>()? / 1e6 + distance;
+        let (teller, message) = (get("SYSLOG_IDENTIFIER"), get("MESSAGE"));
+        if !message.is_empty() && get("PRIORITY") <= "6" {
+            events.push(Event { at, text: format!("{:9}  {teller}: {message}", node.name) });
+        }
+    }
+    Ok(events)
+}
+
+fn plugs(lab: &Lab) -> Vec<Event> {
+    let text = fs::read_to_string(plug::log(lab)).unwrap_or_default();
+    let event = |line: &str| {
+        let (at, what) = line.split_once(' ')?;
+        Some(Event { at: at.parse().ok()?, text: format!("plug       {what}") })
+    };
+    text.lines().filter_map(event).collect()
+}
+
+fn stalls(acks: &Acks) -> Vec<Event> {
+    let mut events = Vec::new();
+    for pair in acks.times.windows(2) {
+        let stall = pair[1].duration_since(pair[0]).unwrap_or_default();
+        if stall >= STALL {
+            let text = |what: &str| format!("client     {what}");
+            events.push(Event { at: seconds(pair[0]), text: text("last block before a stall") });
+            let length = stall.as_secs_f64();
+            let text = text(&format!("next block, after {length:.1} s"));
+            events.push(Event { at: seconds(pair[1]), text });
+        }
+    }
+    events
+}

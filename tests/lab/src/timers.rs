@@ -1,0 +1,17 @@
+//! All the lab's times in one place. Under emulation everything takes 20 to 30 times as long as on a real machine, and
+//! four machines share two processors, so the cluster's own timers are longer here than in the example.
+
+use std::time::Duration;
+
+/// Until a machine that boots answers by ssh.
+pub(crate) const BOOT: Duration = Duration::from_secs(420);
+/// Until the cluster has done what it was told.
+pub(crate) const CLUSTER: Duration = Duration::from_secs(420);
+/// Until a pool has healed.
+pub(crate) const HEAL: Duration = Duration::from_secs(300);
+/// Until the writer has written the blocks that a scenario asks for.
+pub(crate) const BLOCKS: Duration = Duration::from_secs(300);
+/// For an ordinary command in a machine.
+pub(crate) const SSH: Duration = Duration::from_secs(120);
+/// Pause between two looks at something that is awaited.
+pub(crate) const POLL: Duration = Duration::from_millis(500);
