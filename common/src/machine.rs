@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 pub struct Machine {
     root: PathBuf,
     deadline: Instant,
+    tells_steps: bool,
 }
 
 /// What a program answered.
@@ -44,17 +45,28 @@ const POLL: Duration = Duration::from_millis(20);
 impl Machine {
     /// This machine.
     pub fn local(deadline: Instant) -> Machine {
-        Machine { root: PathBuf::from("/"), deadline }
+        Machine { root: PathBuf::from("/"), deadline, tells_steps: false }
+    }
+
+    /// The same, telling each step on standard output: that of a worker is read by the process which
+    /// watches the time.
+    pub(crate) fn telling_steps(self) -> Machine {
+        Machine { tells_steps: true, ..self }
     }
 
     /// A recorded tree, for tests.
     pub fn recorded(root: &Path) -> Machine {
-        Machine { root: root.to_path_buf(), deadline: Instant::now() + Duration::from_secs(10) }
+        Machine {
+            root: root.to_path_buf(),
+            deadline: Instant::now() + Duration::from_secs(10),
+            tells_steps: false,
+        }
     }
 
     /// The same machine with another deadline, for one pass of a daemon.
     pub fn with_time(&self, allowed: Duration) -> Machine {
-        Machine { root: self.root.clone(), deadline: Instant::now() + allowed }
+        let root = self.root.clone();
+        Machine { root, deadline: Instant::now() + allowed, tells_steps: self.tells_steps }
     }
 
     /// Time left until the deadline.
@@ -263,6 +275,15 @@ impl Machine {
         child.try_wait()
     }
 
+    /// Says what is about to be done: to the log, and to the process that watches the time.
+    pub fn step(&self, text: &str) {
+        tracing::debug!("{text}");
+        if self.tells_steps {
+            // Nobody is there to hear it when the watching process is gone.
+            let _ = writeln!(io::stdout(), "{text}");
+        }
+    }
+
     /// Runs a program that must succeed; returns its standard output.
     ///
     /// # Errors
@@ -281,7 +302,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::run`], but an exit code is no error.
     pub fn ask(&self, program: &str, arguments: &[&str]) -> Result<Answer, Fault> {
-        step(&format!("{program} {}", arguments.join(" ")));
+        self.step(&format!("{program} {}", arguments.join(" ")));
         let cannot = |error: io::Error| Fault::generic(format!("cannot run {program}: {error}"));
         let mut child = self.command(program)?.args(arguments).spawn().map_err(cannot)?;
         let stdout = collect(child.stdout.take());
@@ -321,13 +342,6 @@ impl Machine {
 
 /// Alignment of direct I/O, bytes.
 const ALIGNMENT: usize = 4096;
-
-/// Says what is about to be done: to the log, and to the process that watches the time.
-pub fn step(text: &str) {
-    tracing::debug!("{text}");
-    // Standard output is that pipe in a worker, and /dev/null or Pacemaker's debug log elsewhere.
-    let _ = writeln!(io::stdout(), "{text}");
-}
 
 /// Reads a stream to its end in a thread of its own, so that a full pipe never stops the child.
 fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {

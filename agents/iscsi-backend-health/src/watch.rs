@@ -1,9 +1,9 @@
 //! The daemon: a pass each second. It holds a lock while it runs, by which the agent knows of it.
 
 use crate::pass::Watch;
+use hasan::config;
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Rc, open_log};
-use hasan::{config, machine};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::path::Path;
@@ -32,7 +32,7 @@ fn watch() -> Result<std::convert::Infallible, Fault> {
     let _lock = take_lock(&machine)?
         .ok_or_else(|| Fault::generic("another watch daemon runs on this node"))?;
     let backend = config::load(&machine, Path::new(config::PATH))?;
-    machine::step("watching");
+    tracing::info!("watching the legs of {}", backend.peer.node);
     let mut watch = Watch::default();
     loop {
         watch.pass(&machine.with_time(PASS), &backend);

@@ -25,7 +25,7 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     }
     match plan(machine, &shell)?.first() {
         None => Ok(Rc::Success),
-        Some(step) => Err(Fault::generic(format!("the LUNs are not complete: {step:?} is left"))),
+        Some(step) => Err(Fault::generic(format!("the LUNs are not complete: left to do: {step}"))),
     }
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     let (tpg, backstores) = observe()?;
     match lio::shell_down(name, tpg.as_ref(), &backstores, is_ours).first() {
         None => Ok(Rc::Success),
-        Some(step) => Err(Fault::generic(format!("the LUNs are not gone: {step:?} is left"))),
+        Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::observe::{CORE, ISCSI, folder, link_in};
 use super::{BackstoreName, Lun, Step, TpgName, backstores};
-use crate::machine::{Machine, step};
+use crate::machine::Machine;
 use crate::ocf::Fault;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ const LAST_HBA: u32 = 200_000;
 
 /// Does one step.
 pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
-    step(&format!("{what:?}"));
+    machine.step(&what.to_string());
     match what {
         Step::MakeTpg(tpg) => make_tpg(machine, tpg),
         Step::SetAttribute(tpg, name, value) => {

@@ -7,12 +7,15 @@
 mod apply;
 mod observe;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 
 pub use apply::apply;
 pub use observe::{backstores, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
 /// A target portal group: the target's name and the group's tag.
@@ -118,4 +121,40 @@ pub enum Step {
     RemoveBackstore(BackstoreName),
     /// Remove the group, and the target with its last group.
     RemoveTpg(TpgName),
+}
+
+impl fmt::Display for TpgName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} group {}", self.iqn, self.tag)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::MakeTpg(tpg) => write!(out, "make {tpg}"),
+            Step::SetAttribute(tpg, name, value) => write!(out, "set {name} of {tpg} to {value}"),
+            Step::MakeBackstore(lun) => {
+                write!(out, "make the backstore {} over {}", lun.name, lun.device.display())
+            }
+            Step::MakeLun(tpg, number, lun) => {
+                write!(out, "make LUN {number} of {tpg} over {}", lun.device.display())
+            }
+            Step::MakeAcl(tpg, initiator) => write!(out, "let {initiator} in to {tpg}"),
+            Step::MapLun(tpg, initiator, number) => {
+                write!(out, "show LUN {number} of {tpg} to {initiator}")
+            }
+            Step::MakePortal(tpg, portal) => write!(out, "listen at {portal} for {tpg}"),
+            Step::Enable(tpg) => write!(out, "enable {tpg}"),
+            Step::Disable(tpg) => write!(out, "disable {tpg}"),
+            Step::RemovePortal(tpg, portal) => write!(out, "close {portal} of {tpg}"),
+            Step::UnmapLun(tpg, initiator, number) => {
+                write!(out, "hide LUN {number} of {tpg} from {initiator}")
+            }
+            Step::RemoveAcl(tpg, initiator) => write!(out, "let {initiator} in to {tpg} no more"),
+            Step::RemoveLun(tpg, number) => write!(out, "remove LUN {number} of {tpg}"),
+            Step::RemoveBackstore(at) => write!(out, "remove the backstore {}", at.name),
+            Step::RemoveTpg(tpg) => write!(out, "remove {tpg}"),
+        }
+    }
 }

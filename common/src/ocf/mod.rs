@@ -112,7 +112,7 @@ pub fn main(agent: &Agent) -> ExitCode {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let is_worker = arguments.get(2).is_some_and(|argument| argument == WORKER);
     if is_worker {
-        return exit_code(&report(agent, action, &machine, &environment));
+        return exit_code(&report(agent, action, &machine.telling_steps(), &environment));
     }
     let outcome = match action {
         Action::Start | Action::Stop => supervise::run(agent, action, &machine),

@@ -5,12 +5,15 @@ use crate::machine::{MACHINES, Machine};
 use crate::net::NAMESPACE;
 use crate::state::Lab;
 use crate::{image, timers};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// Time to open a connection.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// Runs a shell command that must succeed; returns what it printed.
 pub(crate) fn run(lab: &Lab, machine: &Machine, command: &str) -> Result<String> {
@@ -24,6 +27,7 @@ pub(crate) fn within(
     deadline: Duration,
     command: &str,
 ) -> Result<String> {
+    connect(lab, machine)?;
     let output = timed(deadline, "ip", &as_str(&arguments(lab, machine, &[command])?)).output()?;
     checked(output, || format!("{}: {command}", machine.name))
 }
@@ -35,6 +39,7 @@ pub(crate) fn put(lab: &Lab, machine: &Machine, path: &str, bytes: &[u8]) -> Res
 
 /// Runs a shell command with bytes on its standard input.
 pub(crate) fn feed(lab: &Lab, machine: &Machine, command: &str, bytes: &[u8]) -> Result<()> {
+    connect(lab, machine)?;
     let arguments = arguments(lab, machine, &[command])?;
     let mut child = timed(timers::SSH, "ip", &as_str(&arguments))
         .stdin(Stdio::piped())
@@ -47,6 +52,7 @@ pub(crate) fn feed(lab: &Lab, machine: &Machine, command: &str, bytes: &[u8]) ->
 
 /// A command in a machine whose streams the caller handles.
 pub(crate) fn command(lab: &Lab, machine: &Machine, command: &str) -> Result<Command> {
+    connect(lab, machine)?;
     let mut child = Command::new("ip");
     child.args(arguments(lab, machine, &[command])?);
     Ok(child)
@@ -74,6 +80,21 @@ pub(crate) fn await_one(lab: &Lab, machine: &Machine) -> Result<()> {
     })
 }
 
+/// Opens the connection that the commands share. It is made without our streams, because it would hold them open.
+fn connect(lab: &Lab, machine: &Machine) -> Result<()> {
+    if socket(lab, machine).exists() {
+        return Ok(());
+    }
+    let mut words = arguments(lab, machine, &[])?;
+    words.extend(["-M", "-N", "-f"].map(str::to_string));
+    let status = timed(CONNECT, "ip", &as_str(&words))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "{} does not answer", machine.name);
+    Ok(())
+}
+
 /// Forgets the open connection to a machine that has died.
 pub(crate) fn forget(lab: &Lab, machine: &Machine) {
     // There may be none.
@@ -95,8 +116,6 @@ fn arguments(lab: &Lab, machine: &Machine, words: &[&str]) -> Result<Vec<String>
         "ConnectTimeout=10",
         "ServerAliveInterval=10",
         "ServerAliveCountMax=30",
-        "ControlMaster=auto",
-        "ControlPersist=600",
         &path,
     ] {
         arguments.extend(["-o", option]);

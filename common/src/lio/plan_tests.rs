@@ -1,0 +1,202 @@
+//! Every small state of the kernel's tree, both ways: a simulation of the kernel refuses each step whose precondition
+//! does not hold, as the kernel does, and in the end nothing is left to do.
+
+use super::plan::{door_down, door_up, shell_down, shell_up};
+use super::{Backstore, BackstoreName, Lun, Shell, Step, Tpg, TpgName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+const PORTAL: &str = "10.0.0.1:3260";
+const FRIEND: &str = "iqn.2025-01.lab.home:friend";
+const STRANGER: &str = "iqn.2025-01.lab.home:stranger";
+
+#[derive(Clone, Debug, Default)]
+struct Kernel {
+    tpg: Option<Tpg>,
+    backstores: Vec<Backstore>,
+}
+
+impl Kernel {
+    /// The group, for a step that needs it.
+    fn tpg(&mut self) -> &mut Tpg {
+        self.tpg.as_mut().expect("the group is there")
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::MakeTpg(_) => self.tpg = Some(Tpg::default()),
+            Step::SetAttribute(_, name, value) => {
+                self.tpg().attributes.insert(name, value.to_string());
+            }
+            Step::MakeBackstore(lun) => {
+                assert!(!self.backstores.iter().any(|each| each.at.name == lun.name), "EEXIST");
+                self.backstores.push(backstore(&lun.name, &lun.device, true));
+            }
+            Step::MakeLun(_, number, lun) => {
+                let is_it = |each: &&Backstore| each.enabled && each.device == lun.device;
+                let at = self.backstores.iter().find(is_it).expect("ENODEV").at.clone();
+                assert!(self.tpg().luns.insert(*number, Some(at)).is_none(), "EEXIST");
+            }
+            Step::MakeAcl(_, initiator) => {
+                assert!(self.tpg().acls.insert(initiator.clone(), BTreeMap::new()).is_none());
+            }
+            Step::MapLun(_, initiator, number) => {
+                assert!(self.tpg().luns.contains_key(number), "no such LUN");
+                let acl = self.tpg().acls.get_mut(initiator).expect("no such ACL");
+                acl.insert(*number, Some(*number));
+            }
+            Step::MakePortal(_, portal) => assert!(self.tpg().portals.insert(portal.clone())),
+            Step::Enable(_) => self.tpg().enabled = true,
+            Step::Disable(_) => self.tpg().enabled = false,
+            Step::RemovePortal(_, portal) => assert!(self.tpg().portals.remove(portal)),
+            Step::UnmapLun(_, initiator, number) => {
+                let acl = self.tpg().acls.get_mut(initiator).expect("no such ACL");
+                assert!(acl.remove(number).is_some(), "no such mapped LUN");
+            }
+            Step::RemoveAcl(_, initiator) => {
+                assert_eq!(self.tpg().acls.remove(initiator), Some(BTreeMap::new()), "ENOTEMPTY");
+            }
+            Step::RemoveLun(_, number) => {
+                let mapped = self.tpg().acls.values().any(|acl| acl.contains_key(number));
+                assert!(!mapped, "EBUSY: a mapped LUN leads here");
+                assert!(self.tpg().luns.remove(number).is_some());
+            }
+            Step::RemoveBackstore(at) => {
+                let tpg = self.tpg.iter();
+                let mut links = tpg.flat_map(|tpg| tpg.luns.values()).flatten();
+                assert!(!links.any(|link| link == at), "EBUSY: a LUN leads here");
+                self.backstores.retain(|each| each.at != *at);
+            }
+            Step::RemoveTpg(_) => {
+                let tpg = self.tpg.take().expect("the group is there");
+                let is_empty = tpg.luns.is_empty() && tpg.acls.is_empty() && tpg.portals.is_empty();
+                assert!(is_empty, "ENOTEMPTY");
+            }
+        }
+    }
+}
+
+fn name() -> TpgName {
+    TpgName { iqn: "iqn.2025-01.lab.home:x".to_string(), tag: 1 }
+}
+
+fn device(name: &str) -> PathBuf {
+    Path::new("/dev/zvol/p").join(name)
+}
+
+fn at(name: &str) -> BackstoreName {
+    BackstoreName { hba: format!("iblock_{name}"), name: name.to_string() }
+}
+
+fn backstore(name: &str, device: &Path, enabled: bool) -> Backstore {
+    let device = if enabled { device.to_path_buf() } else { PathBuf::new() };
+    Backstore { at: at(name), device, enabled, serial: String::new() }
+}
+
+fn lun(name: &str) -> Lun {
+    Lun { name: name.to_string(), device: device(name), serial: "s".to_string() }
+}
+
+fn wanted() -> Shell {
+    Shell {
+        tpg: name(),
+        attributes: BTreeMap::from([("authentication", "0")]),
+        luns: BTreeMap::from([(0, lun("a")), (1, lun("b"))]),
+        initiators: BTreeSet::from([FRIEND.to_string()]),
+    }
+}
+
+/// Every state that the pieces can be in.
+fn every_kernel() -> Vec<Kernel> {
+    let foreign = || backstore("foreign", Path::new("/dev/sdz"), true);
+    let stores = |kind: u8, name: &str| match kind {
+        0 => Vec::new(),
+        1 => vec![backstore(name, &device(name), false)],
+        _ => vec![backstore(name, &device(name), true)],
+    };
+    let mut all = Vec::new();
+    for (a, b) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))) {
+        let backstores = [vec![foreign()], stores(a, "a"), stores(b, "b")].concat();
+        all.push(Kernel { tpg: None, backstores: backstores.clone() });
+        let links = |kind: u8, own: &str| match kind {
+            2 => vec![None, Some(None), Some(Some(at(own))), Some(Some(at("foreign")))],
+            _ => vec![None, Some(None), Some(Some(at("foreign")))],
+        };
+        for first in links(a, "a") {
+            for second in links(b, "b") {
+                for (acl, door) in (0..4).flat_map(|acl| (0..3).map(move |door| (acl, door))) {
+                    let mut luns = BTreeMap::new();
+                    luns.extend(first.clone().map(|link| (0, link)));
+                    luns.extend(second.clone().map(|link| (1, link)));
+                    all.push(Kernel {
+                        tpg: Some(tpg(luns, acl, door)),
+                        backstores: backstores.clone(),
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// ACLs: none; the friend without LUNs; the friend and a stranger with all of them; the friend with a number that leads
+/// nowhere. Door: closed; with a portal; open.
+fn tpg(luns: BTreeMap<u64, Option<BackstoreName>>, acl: u8, door: u8) -> Tpg {
+    let mapped: BTreeMap<u64, Option<u64>> = luns.keys().map(|key| (*key, Some(*key))).collect();
+    let nowhere = luns.keys().map(|key| (*key, None)).collect();
+    let acls = match acl {
+        0 => BTreeMap::new(),
+        1 => BTreeMap::from([(FRIEND.to_string(), BTreeMap::new())]),
+        2 => BTreeMap::from([(FRIEND.to_string(), mapped.clone()), (STRANGER.to_string(), mapped)]),
+        _ => BTreeMap::from([(FRIEND.to_string(), nowhere)]),
+    };
+    let portals = if door == 0 { BTreeSet::new() } else { BTreeSet::from([PORTAL.to_string()]) };
+    Tpg { enabled: door == 2, portals, attributes: BTreeMap::new(), luns, acls }
+}
+
+#[test]
+fn every_state_goes_up_and_down() {
+    let want = wanted();
+    let is_ours = |path: &Path| path.starts_with("/dev/zvol/p");
+    let all = every_kernel();
+    for start in &all {
+        let mut kernel = start.clone();
+        for step in shell_up(&want, kernel.tpg.as_ref(), &kernel.backstores) {
+            kernel.apply(&step);
+        }
+        let left = shell_up(&want, kernel.tpg.as_ref(), &kernel.backstores);
+        assert!(left.is_empty(), "{start:?} leaves {left:?}");
+        assert_eq!(kernel.tpg().acls.keys().collect::<Vec<_>>(), [FRIEND]);
+        for (number, lun) in &want.luns {
+            assert_eq!(kernel.tpg().luns[number], Some(at(&lun.name)), "{start:?}");
+        }
+
+        let portals = BTreeSet::from([PORTAL.to_string()]);
+        for step in door_up(&name(), &portals, kernel.tpg.as_ref()).expect("the group is there") {
+            kernel.apply(&step);
+        }
+        assert!(kernel.tpg().enabled && kernel.tpg().portals == portals);
+
+        for kernel in [&mut kernel, &mut start.clone()] {
+            for step in shell_down(&name(), kernel.tpg.as_ref(), &kernel.backstores, is_ours) {
+                kernel.apply(&step);
+            }
+            assert!(kernel.tpg.is_none(), "{start:?}");
+            assert!(!kernel.backstores.iter().any(|each| is_ours(&each.device)), "{start:?}");
+            assert!(kernel.backstores.iter().any(|each| each.at == at("foreign")), "{start:?}");
+        }
+    }
+    assert_eq!(all.len(), 9 + (4 * 9 + 4 * 12 + 16) * 12);
+}
+
+#[test]
+fn the_door_closes_before_its_portals_go_and_opens_after_they_are_there() {
+    let open = tpg(BTreeMap::new(), 0, 2);
+    let portal = PORTAL.to_string();
+    let down = door_down(&name(), Some(&open));
+    assert_eq!(down, [Step::Disable(name()), Step::RemovePortal(name(), portal.clone())]);
+    let closed = tpg(BTreeMap::new(), 0, 0);
+    let up = door_up(&name(), &BTreeSet::from([portal.clone()]), Some(&closed));
+    assert_eq!(up, Some(vec![Step::MakePortal(name(), portal), Step::Enable(name())]));
+    assert_eq!(door_up(&name(), &BTreeSet::new(), None), None);
+}
