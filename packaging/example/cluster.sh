@@ -4,6 +4,9 @@
 #
 #   cluster.sh [VARIABLES]     run once, as root, on any of the three nodes
 #
+# On Debian and Ubuntu corosync comes with a sample cluster of a "node1", which pcs takes for a real one: remove
+# /etc/corosync/corosync.conf on each node first.
+#
 # Fill in the block below, or put the lines that differ into a file and name it. The lab runs this very script.
 set -euo pipefail
 
@@ -11,13 +14,15 @@ set -euo pipefail
 CLUSTER=san-cluster
 NODE_A=storage-a                              # names, as the nodes call themselves
 NODE_B=storage-b
-QUORUM=quorum
+QUORUM=quorum-c                               # not "quorum": pcs takes that word for a keyword
 LINK0_A=10.20.20.1                            # cluster network (knet link 0): one address for each of the three
 LINK0_B=10.20.20.2
 LINK0_Q=10.20.20.3
 HACLUSTER_PASSWORD_FILE=/root/.hacluster      # the password of the user hacluster, the same on all nodes
 TOKEN=4000                                    # milliseconds until a silent node counts as lost
 STONITH_TIMEOUT=60s
+
+CLUSTER_EXISTS=no                             # yes: the nodes are a cluster already, make its resources only
 
 POOL=san-pool
 TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on both nodes
@@ -36,9 +41,23 @@ STOP_TIMEOUT=120s
 SMALL_TIMEOUT=60s
 MONITOR_INTERVAL=10s
 MONITOR_TIMEOUT=30s
+REQUEST_TIMEOUT=60                            # for pcs, when it speaks to the other nodes
 # ---------------------------------------------------------------------------------------------------------------------
 
 [ $# -eq 0 ] || . "$1"
+
+for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
+    case $node in
+        quorum | totem | transport)
+            echo "a node cannot be called \"$node\": pcs cluster setup takes that word for a keyword" >&2
+            exit 1 ;;
+    esac
+done
+
+if [ "$CLUSTER_EXISTS" = no ] && grep -qs 'name: node1$' /etc/corosync/corosync.conf; then
+    echo "/etc/corosync/corosync.conf is the distribution's sample: remove it on each node" >&2
+    exit 1
+fi
 
 # One change of the CIB for all resources, so that nothing starts half configured.
 CIB=$(mktemp)
@@ -47,12 +66,13 @@ P() { pcs -f "$CIB" "$@"; }
 
 make_cluster() {
     # pcs reads the password from its standard input: a command line is seen by everyone.
-    pcs host auth "$NODE_A" addr="$LINK0_A" "$NODE_B" addr="$LINK0_B" "$QUORUM" addr="$LINK0_Q" \
+    local pcs="pcs --request-timeout=$REQUEST_TIMEOUT"
+    $pcs host auth "$NODE_A" addr="$LINK0_A" "$NODE_B" addr="$LINK0_B" "$QUORUM" addr="$LINK0_Q" \
         -u hacluster <"$HACLUSTER_PASSWORD_FILE"
-    pcs cluster setup "$CLUSTER" "$NODE_A" addr="$LINK0_A" "$NODE_B" addr="$LINK0_B" "$QUORUM" addr="$LINK0_Q" \
+    $pcs cluster setup "$CLUSTER" "$NODE_A" addr="$LINK0_A" "$NODE_B" addr="$LINK0_B" "$QUORUM" addr="$LINK0_Q" \
         totem token="$TOKEN"
-    pcs cluster enable --all
-    pcs cluster start --all --wait=300
+    $pcs cluster enable --all
+    $pcs cluster start --all --wait=300
 }
 
 make_resources() {
@@ -100,7 +120,7 @@ never_on_quorum() {
     P constraint location add "never-$1" "$1" "$QUORUM" -INFINITY resource-discovery=never
 }
 
-make_cluster
+[ "$CLUSTER_EXISTS" = yes ] || make_cluster
 pcs cluster cib "$CIB"
 cp "$CIB" "$CIB.old"
 make_resources

@@ -65,7 +65,7 @@ cat > root/etc/hosts <<'HOSTS'
 127.0.0.1 localhost
 10.20.20.1 storage-a
 10.20.20.2 storage-b
-10.20.20.3 quorum
+10.20.20.3 quorum-c
 10.20.20.4 client
 HOSTS
 echo "/dev/vda / ext4 noatime 0 1" > root/etc/fstab

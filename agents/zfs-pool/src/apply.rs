@@ -54,9 +54,11 @@ pub(crate) fn import(
         let mark = pacemaker::dirty_mark(pool);
         pacemaker::set_attribute(machine, &backend.peer.node, &mark, &since)?;
     }
-    // A map whose I/O waits, for want of a path, would stop the import for ever.
+    // A map whose I/O waits, for want of a path, would stop the import for ever. Somebody's look at
+    // it may wait there too, and would hold it.
     for map in legs::observe(machine)? {
         if map.role == Role::Remote && seen.absent.contains(&map.leg) {
+            legs::fail_if_no_path(machine, &map.leg)?;
             legs::remove(machine, &map)?;
         }
     }

@@ -76,7 +76,7 @@ fn commands(lab: &Lab) -> Result<()> {
     for word in ["Stopped", "FAILED", "Failed Resource Actions", "OFFLINE", "UNCLEAN"] {
         let lines: Vec<&str> = status
             .lines()
-            .filter(|line| line.contains(word) && !line.contains("Stopped: [ quorum ]"))
+            .filter(|line| line.contains(word) && !line.contains("Stopped: [ quorum-c ]"))
             .collect();
         ensure!(lines.is_empty(), "pcs status shows {lines:?}:\n{status}");
     }

@@ -10,6 +10,7 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::time::Duration;
 
 /// The target that the client uses, and the device that it gets.
@@ -48,18 +49,20 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
     run(Duration::from_secs(60), &script, &[&folder.display().to_string()])?;
     fs::create_dir_all(folder.join("usr/sbin"))?;
     fs::copy(lab.program("fence_lab"), folder.join("usr/sbin/fence_lab"))?;
-    let tar = lab.state.join("install.tar");
+    let tar = lab.state.join("install.tar.gz");
     let (tar_name, folder_name) = (tar.display().to_string(), folder.display().to_string());
-    let pack = ["-C", &folder_name, "--owner=0", "--group=0", "-cf", &tar_name, "."];
+    let pack = ["-C", &folder_name, "--owner=0", "--group=0", "-czf", &tar_name, "."];
     run(Duration::from_secs(60), "tar", &pack)?;
     let bytes = fs::read(&tar)?;
-    for machine in &MACHINES[..3] {
-        let unpack = "tar -C / --keep-directory-symlink -xf - && systemctl daemon-reload";
-        ssh::feed(lab, machine, unpack, &bytes)?;
-    }
     let writer = fs::read(lab.program("lab-writer"))?;
-    ssh::put(lab, Machine::named("client")?, "/usr/local/bin/lab-writer", &writer)?;
-    ssh::run(lab, Machine::named("client")?, "chmod 755 /usr/local/bin/lab-writer").map(|_| ())
+    on_each(&MACHINES, |machine| {
+        if machine.name == "client" {
+            let place = "cat > /usr/local/bin/lab-writer && chmod 755 /usr/local/bin/lab-writer";
+            return ssh::feed(lab, machine, place, &writer);
+        }
+        let unpack = "tar -C / --keep-directory-symlink -xzf - && systemctl daemon-reload";
+        ssh::feed(lab, machine, unpack, &bytes)
+    })
 }
 
 /// Brings up the backend on both storage nodes: all four legs on each.
@@ -69,11 +72,10 @@ pub(crate) fn backend(lab: &Lab) -> Result<()> {
         let machine = Machine::named(&format!("storage-{own}"))?;
         let text = backend_conf(own, peer, number, peer_number);
         ssh::put(lab, machine, "/etc/hasan/backend.conf", text.as_bytes())?;
-        ssh::run(lab, machine, "systemctl enable --now hasan-backend-export 2>&1")?;
     }
-    for (own, ..) in nodes {
-        let machine = Machine::named(&format!("storage-{own}"))?;
-        ssh::run(lab, machine, "systemctl enable --now hasan-backend-watch 2>&1")?;
+    for unit in ["hasan-backend-export", "hasan-backend-watch"] {
+        let enable = format!("systemctl enable --now {unit} 2>&1");
+        on_each(&MACHINES[..2], |machine| ssh::run(lab, machine, &enable).map(|_| ()))?;
     }
     for (own, ..) in nodes {
         let machine = Machine::named(&format!("storage-{own}"))?;
@@ -83,6 +85,15 @@ pub(crate) fn backend(lab: &Lab) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Does something on several machines at the same time.
+fn on_each(machines: &[Machine], work: impl Fn(&Machine) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            machines.iter().map(|machine| scope.spawn(|| work(machine))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no worker panics"))
+    })
 }
 
 fn backend_conf(own: &str, peer: &str, number: u8, peer_number: u8) -> String {
@@ -115,28 +126,49 @@ pub(crate) fn pool(lab: &Lab) -> Result<()> {
     ssh::run(lab, Machine::named("storage-a")?, script).map(|_| ())
 }
 
+/// Makes the three nodes a cluster. pcs writes the configuration; its daemon, which would bring it to the other nodes,
+/// takes minutes under emulation, so the lab brings it there.
+pub(crate) fn membership(lab: &Lab) -> Result<()> {
+    let first = Machine::named("storage-a")?;
+    let nodes: Vec<String> = MACHINES[..3]
+        .iter()
+        .map(|machine| format!("{} addr=10.20.20.{}", machine.name, machine.id))
+        .collect();
+    let setup = format!(
+        "pcs cluster setup san-cluster {} totem token={} --corosync_conf /root/corosync.conf --overwrite >&2 && \
+         cat /root/corosync.conf",
+        nodes.join(" "),
+        timers::TOKEN
+    );
+    let conf = ssh::run(lab, first, &setup)?;
+    let mut key = [0; 256];
+    fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+    on_each(&MACHINES[..3], |machine| {
+        ssh::put(lab, machine, "/etc/corosync/corosync.conf", conf.as_bytes())?;
+        ssh::put(lab, machine, "/etc/corosync/authkey", &key)?;
+        let start =
+            "chmod 400 /etc/corosync/authkey && systemctl enable --now corosync pacemaker 2>&1";
+        ssh::run(lab, machine, start).map(|_| ())
+    })?;
+    await_until("all nodes are members", timers::CLUSTER, || {
+        let status = ssh::run(lab, first, "crm_mon --one-shot --output-as=xml");
+        let status = status.map_err(|error| format!("{error:#}"))?;
+        match status.matches("online=\"true\"").count() {
+            3 if status.contains("with_quorum=\"true\"") => Ok(()),
+            count => Err(format!("{count} members")),
+        }
+    })
+}
+
 /// Runs the example's script with the lab's values, and waits until all resources run.
 pub(crate) fn configure(lab: &Lab) -> Result<()> {
     let first = Machine::named("storage-a")?;
-    for machine in &MACHINES[..3] {
-        ssh::run(lab, machine, "systemctl start pcsd --no-block")?;
-    }
-    for machine in &MACHINES[..3] {
-        await_until("pcsd runs", timers::CLUSTER, || {
-            let ask = "curl -sk https://localhost:2224 >/dev/null 2>&1 || ss -ltn | grep -q :2224";
-            ssh::run(lab, machine, ask).map(|_| ()).map_err(|error| error.to_string())
-        })?;
-    }
     let vars = fs::read(lab.project.join("tests/lab/cluster.vars"))?;
     ssh::put(lab, first, "/root/cluster.vars", &vars)?;
     let script = "/usr/share/doc/hasan/cluster.sh /root/cluster.vars 2>&1";
     let said = ssh::within(lab, first, Duration::from_secs(900), script)?;
     println!("{}", said.trim_end());
     await_placed(lab, first, None)?;
-    for machine in &MACHINES[..3] {
-        // It serves pcs alone, and costs much memory.
-        ssh::run(lab, machine, "systemctl stop pcsd pcsd-ruby")?;
-    }
     Ok(())
 }
 

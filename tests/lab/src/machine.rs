@@ -27,7 +27,7 @@ pub(crate) struct Machine {
 pub(crate) static MACHINES: [Machine; 4] = [
     Machine { id: 1, name: "storage-a", networks: &NETWORKS, disks: 2, memory: 1536 },
     Machine { id: 2, name: "storage-b", networks: &NETWORKS, disks: 2, memory: 1536 },
-    Machine { id: 3, name: "quorum", networks: &["mgmt"], disks: 0, memory: 1024 },
+    Machine { id: 3, name: "quorum-c", networks: &["mgmt"], disks: 0, memory: 1024 },
     Machine { id: 4, name: "client", networks: &["mgmt", "end", "hyp"], disks: 1, memory: 768 },
 ];
 
@@ -99,7 +99,7 @@ fn arguments(lab: &Lab, machine: &Machine, image: &Path) -> Vec<String> {
         "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 selinux=0 apparmor=0 audit=0 panic=5 lab.id={id} lab.name={name} {masks}"
     );
     let text = format!(
-        "-accel tcg,thread=multi,tb-size=256 -cpu qemu64 -smp 1 -m {} -display none -nodefaults -no-user-config \
+        "-accel tcg,thread=multi,tb-size=256 -cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+bmi1,+bmi2,+adx,+rdrand -smp 1 -m {} -display none -nodefaults -no-user-config \
          -daemonize -device virtio-rng-pci -device i6300esb",
         machine.memory
     );

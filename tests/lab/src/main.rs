@@ -48,7 +48,7 @@ enum Verb {
     Down,
     /// Run a command in a machine, or open a shell there.
     Ssh {
-        /// storage-a, storage-b, quorum or client
+        /// storage-a, storage-b, quorum-c or client
         machine: String,
         /// The command
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -23,7 +23,7 @@ pub(crate) fn fresh_cluster(lab: &Lab) -> Result<&'static Machine> {
     stage("cluster from its snapshot", || {
         snapshot::load(lab, &key)?;
         ssh::await_all(lab)?;
-        let quorum = Machine::named("quorum")?;
+        let quorum = Machine::named("quorum-c")?;
         Machine::named(&cluster::await_placed(lab, quorum, None)?)
     })
 }
@@ -42,7 +42,8 @@ fn make_cluster(lab: &Lab) -> Result<()> {
     stage("install", || cluster::install(lab))?;
     stage("backend: all legs on both nodes", || cluster::backend(lab))?;
     stage("pool", || cluster::pool(lab))?;
-    stage("cluster by pcs", || cluster::configure(lab))?;
+    stage("members", || cluster::membership(lab))?;
+    stage("resources by pcs", || cluster::configure(lab))?;
     stage("client", || cluster::client(lab))
 }
 
