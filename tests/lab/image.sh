@@ -103,4 +103,4 @@ echo "== file system"
 truncate -s 4G root.img
 mke2fs -q -t ext4 -d root root.img
 qemu-img convert -O qcow2 root.img root.qcow2
-rm -rf root root.img
+rm -rf --one-file-system root root.img

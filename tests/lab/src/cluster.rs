@@ -34,8 +34,9 @@ const PROGRAMS: [&str; 7] = [
 /// A key of all that the configured cluster is made of.
 pub(crate) fn key(lab: &Lab) -> Result<String> {
     let mut paths: Vec<_> = PROGRAMS.iter().map(|name| lab.program(name)).collect();
-    for part in ["packaging", "tests/lab/src", "tests/lab/cluster.vars", "tests/lab/image.sh"] {
-        paths.push(lab.project.join(part));
+    paths.push(lab.project.join("packaging"));
+    for part in ["image.sh", "cluster.vars", "src/cluster.rs", "src/machine.rs", "src/disks.rs"] {
+        paths.push(lab.project.join("tests/lab").join(part));
     }
     digest(&paths).context("build the programs first: make build")
 }

@@ -1,8 +1,8 @@
 //! The image of the machines: built once, kept under a digest of its recipe.
 
-use crate::command::{checked, stage};
-use crate::host;
+use crate::command::{checked, run, stage};
 use crate::state::{Lab, digest};
+use crate::{host, timers};
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -35,12 +35,15 @@ fn recipe(lab: &Lab) -> PathBuf {
 
 fn build(lab: &Lab, image: &PathBuf) -> Result<()> {
     let unfinished = image.with_extension("unfinished");
-    // What an earlier build left behind is of no use.
-    let _ = fs::remove_dir_all(&unfinished);
+    // What an earlier build left behind. The file systems of the host are mounted below it while it runs: a removal must
+    // never walk into them, so the build has mounts of its own, and the removal stays on its file system.
+    let leftover = unfinished.display().to_string();
+    run(timers::SSH, "rm", &["-rf", "--one-file-system", &leftover])?;
     fs::create_dir_all(&unfinished)?;
     let log = lab.cache.join("image.log");
     let file = File::create(&log)?;
-    let output = Command::new("bash")
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation=private", "bash"])
         .arg(recipe(lab))
         .args([RELEASE, &host::mirror()?])
         .arg(&unfinished)
