@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Machine};
 use crate::state::Lab;
-use crate::{cluster, load, scenarios, ssh};
+use crate::{cluster, load, scenarios, ssh, timers};
 use anyhow::{Result, bail, ensure};
 use std::time::Instant;
 
@@ -68,11 +68,12 @@ fn commands(lab: &Lab) -> Result<()> {
             ssh::run(lab, active, &format!("crm_resource --force-check -r {resource} 2>&1"))?;
         ensure!(said.contains("ok"), "force-check of {resource}: {said}");
     }
-    let described = ssh::run(lab, active, "pcs resource describe ocf:hasan:zfs-pool")?;
+    let described =
+        ssh::within(lab, active, timers::PCS, "pcs resource describe ocf:hasan:zfs-pool")?;
     for word in ["pool (required) (unique group: pool)", "backend", "mount"] {
         ensure!(described.contains(word), "pcs describes zfs-pool without {word:?}:\n{described}");
     }
-    let status = ssh::run(lab, active, "pcs status 2>&1")?;
+    let status = ssh::within(lab, active, timers::PCS, "pcs status 2>&1")?;
     for word in ["Stopped", "FAILED", "Failed Resource Actions", "OFFLINE", "UNCLEAN"] {
         let lines: Vec<&str> = status
             .lines()

@@ -267,7 +267,10 @@ pub(crate) fn await_placed(lab: &Lab, from: &Machine, on: Option<&str>) -> Resul
 
 /// Shows the cluster as an administrator sees it.
 pub(crate) fn show(lab: &Lab, from: &Machine) -> Result<()> {
-    println!("{}", ssh::run(lab, from, "pcs status --full 2>&1 || crm_mon -1")?.trim_end());
+    println!(
+        "{}",
+        ssh::within(lab, from, timers::PCS, "pcs status --full 2>&1 || crm_mon -1")?.trim_end()
+    );
     println!("image: {}", image::folder(lab)?.display());
     Ok(())
 }

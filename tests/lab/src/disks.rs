@@ -1,12 +1,12 @@
 //! Data disks that lose what was not flushed when their machine dies: nbdkit keeps writes in its own memory and passes
 //! them on to the file at a flush. A killed QEMU alone would leave them in the host's page cache, as if flushed.
 
-use crate::command::{await_until, run};
+use crate::command::run;
 use crate::machine::Machine;
 use crate::state::Lab;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Size of a data disk, bytes.
@@ -47,22 +47,6 @@ pub(crate) fn serve(lab: &Lab, machine: &Machine) -> Result<()> {
             &[&arguments[..], &options, &[&file, cache]].concat(),
         )
         .context("a data disk")?;
-    }
-    Ok(())
-}
-
-/// Lets the servers of a machine's disks write all that they have, and end.
-pub(crate) fn finish(lab: &Lab, machine: &Machine) -> Result<()> {
-    for number in 1..=machine.disks {
-        let path = pid_file(lab, machine, number);
-        let pid = fs::read_to_string(&path)?.trim().to_string();
-        run(Duration::from_secs(5), "kill", &[&pid])?;
-        await_until("a data disk is written", Duration::from_secs(60), || {
-            match Path::new("/proc").join(&pid).exists() {
-                true => Err(format!("process {pid} runs")),
-                false => Ok(()),
-            }
-        })?;
     }
     Ok(())
 }

@@ -80,10 +80,12 @@ pub(crate) fn planned(lab: &Lab) -> Result<()> {
 /// Puts the active node into standby, waits until the other one serves, and takes the first one back as a member.
 fn move_away(lab: &Lab, from: &Machine, to: &Machine, writer: &mut Writer) -> Result<()> {
     stage(&format!("standby of {}", from.name), || {
-        ssh::run(lab, to, &format!("pcs node standby {}", from.name))?;
+        ssh::within(lab, to, timers::PCS, &format!("pcs node standby {}", from.name))?;
         cluster::await_placed(lab, to, Some(to.name)).map(|_| ())
     })?;
-    ssh::run(lab, to, &format!("pcs node unstandby {}", from.name))?;
+    // As `pcs node unstandby` does it, which takes minutes under emulation.
+    let unstandby = format!("crm_attribute --node {} --name standby --delete", from.name);
+    ssh::run(lab, to, &unstandby)?;
     writer.await_more(BLOCKS)?;
     let status = ssh::run(lab, to, "zpool status -p san-pool")?;
     ensure!(is_healthy(&status), "a planned move left the pool as:\n{status}");

@@ -1,7 +1,8 @@
 //! Snapshots of the whole lab: all machines paused, their memory and their disks kept; a scenario begins from there in
 //! seconds, where booting and configuring takes minutes.
 //!
-//! Memory goes to a file by QEMU's migration, which also flushes the disks; the disks are then plain files.
+//! Memory goes to a file by QEMU's migration, which also flushes the disks, and nbdkit passes a flush on: the disks are
+//! then plain files.
 
 use crate::command::{await_until, run};
 use crate::machine::{self, MACHINES, Machine};
@@ -46,8 +47,7 @@ pub(crate) fn save(lab: &Lab, key: &str) -> Result<()> {
     }
     plug::stop(lab);
     for machine in &MACHINES {
-        // QEMU has flushed its disks; their servers write the rest when they are asked to end.
-        disks::finish(lab, machine)?;
+        // QEMU has flushed its disks to their servers, and these to their files: nothing is lost by this.
         machine::kill(lab, machine)?;
         for (name, path) in files(lab, machine) {
             fs::rename(&path, unfinished.join(name))?;

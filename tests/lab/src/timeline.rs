@@ -60,7 +60,8 @@ fn journal(lab: &Lab, node: &Machine) -> Result<Vec<Event>> {
         let get = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
         let at = get("__REALTIME_TIMESTAMP").parse::<f64>()? / 1e6 + distance;
         let (teller, message) = (get("SYSLOG_IDENTIFIER"), get("MESSAGE"));
-        if !message.is_empty() && get("PRIORITY") <= "6" {
+        // The agents' steps are at 6; what they begin, end and find is at 5 and below.
+        if !message.is_empty() && get("PRIORITY") <= "5" {
             events.push(Event { at, text: format!("{:9}  {teller}: {message}", node.name) });
         }
     }

@@ -11,6 +11,8 @@ pub(crate) const CLUSTER: Duration = Duration::from_secs(420);
 pub(crate) const HEAL: Duration = Duration::from_secs(300);
 /// Until the writer has written the blocks that a scenario asks for.
 pub(crate) const BLOCKS: Duration = Duration::from_secs(300);
+/// For a command of pcs: a large Python program, which under emulation takes a minute.
+pub(crate) const PCS: Duration = Duration::from_secs(400);
 /// For an ordinary command in a machine.
 pub(crate) const SSH: Duration = Duration::from_secs(120);
 /// Pause between two looks at something that is awaited.
