@@ -133,11 +133,15 @@ fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fau
 
 /// A leg that is ONLINE with errors is left to a person: its content is in doubt.
 fn decide(status: &Status, legs: &BTreeSet<&str>) -> Verdict {
-    let is_leg = |name: &str| legs.contains(name);
+    // A leg that was not there at the import goes by its GUID, and ZFS says where it was.
+    let is_leg = |vdev: &zfs::Vdev| {
+        let was = vdev.was.as_deref().and_then(|path| path.strip_prefix("/dev/mapper/"));
+        legs.contains(was.unwrap_or(&vdev.name))
+    };
     let down: Vec<String> = status
         .vdevs
         .iter()
-        .filter(|vdev| is_leg(&vdev.name) && vdev.state != "ONLINE")
+        .filter(|vdev| is_leg(vdev) && vdev.state != "ONLINE")
         .map(|vdev| vdev.name.clone())
         .collect();
     if !down.is_empty() {
@@ -169,7 +173,7 @@ mod tests {
     use hasan::zfs::Vdev;
 
     fn vdev(name: &str, state: &str, errors: u64) -> Vdev {
-        Vdev { name: name.to_string(), state: state.to_string(), errors }
+        Vdev { name: name.to_string(), was: None, state: state.to_string(), errors }
     }
 
     #[test]
@@ -186,6 +190,13 @@ mod tests {
             let vdevs = vec![vdev("a1", a1.0, a1.1), vdev("b1", b1.0, b1.1)];
             assert_eq!(decide(&Status { resilvering, vdevs }, &legs), want);
         }
+        let mut absent = vdev("15359", "UNAVAIL", 0);
+        absent.was = Some("/dev/mapper/b1".to_string());
+        let status = Status { resilvering: false, vdevs: vec![absent.clone()] };
+        assert_eq!(decide(&status, &legs), back("15359"));
+        absent.was = Some("/dev/sdx".to_string());
+        let status = Status { resilvering: false, vdevs: vec![absent] };
+        assert_eq!(decide(&status, &legs), Verdict::Wait);
         let foreign = vec![vdev("sdx", "FAULTED", 1)];
         assert_eq!(decide(&Status { resilvering: false, vdevs: foreign }, &legs), Verdict::Wait);
     }

@@ -15,8 +15,10 @@ pub struct Status {
 /// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vdev {
-    /// As ZFS prints it: for a leg its name.
+    /// As ZFS prints it: for a leg its name; for one that was not there at the import its GUID.
     pub name: String,
+    /// The path that such a one had.
+    pub was: Option<String>,
     /// ONLINE, DEGRADED, FAULTED, OFFLINE, REMOVED, UNAVAIL, AVAIL or INUSE.
     pub state: String,
     /// Errors of reading, of writing, and of checksums, together.
@@ -50,14 +52,19 @@ fn vdev(row: &str) -> Result<Option<Vdev>, Fault> {
     match words[..] {
         ["logs" | "cache" | "spares" | "special" | "dedup"] => Ok(None),
         [name, state @ ("AVAIL" | "INUSE"), ..] => {
-            Ok(Some(Vdev { name: name.to_string(), state: state.to_string(), errors: 0 }))
+            let (name, state) = (name.to_string(), state.to_string());
+            Ok(Some(Vdev { name, was: None, state, errors: 0 }))
         }
-        [name, state, read, write, checksum, ..] if STATES.contains(&state) => {
+        [name, state, read, write, checksum, ref more @ ..] if STATES.contains(&state) => {
             let mut errors = 0u64;
             for count in [read, write, checksum] {
                 errors = errors.saturating_add(count.parse().map_err(|_| strange(row))?);
             }
-            Ok(Some(Vdev { name: name.to_string(), state: state.to_string(), errors }))
+            let was = match more {
+                ["was", path, ..] => Some(path.to_string()),
+                _ => None,
+            };
+            Ok(Some(Vdev { name: name.to_string(), was, state: state.to_string(), errors }))
         }
         _ => Err(strange(row)),
     }
@@ -74,15 +81,18 @@ mod tests {
     const DEGRADED: &str = "  pool: san-pool\n state: DEGRADED\n  scan: resilver in progress since Sat\n\
         config:\n\n\tNAME         STATE     READ WRITE CKSUM\n\tsan-pool     DEGRADED     0     0     0\n\
         \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0\n\
-        \t    data-b1  FAULTED      3   154     0  too many errors\n\nerrors: No known data errors\n";
+        \t    data-b1  FAULTED      3   154     0  too many errors\n\
+        \t    1535924578361137954  UNAVAIL  0  0  0  was /dev/mapper/data-b2\n\nerrors: No known data errors\n";
 
     #[test]
     fn the_table_is_read() {
         let status = parse_status(DEGRADED).unwrap();
         assert!(status.resilvering);
-        assert_eq!(status.vdevs.len(), 4);
-        let want = Vdev { name: "data-b1".to_string(), state: "FAULTED".to_string(), errors: 157 };
-        assert_eq!(status.vdevs[3], want);
+        assert_eq!(status.vdevs.len(), 5);
+        let (name, state) = ("data-b1".to_string(), "FAULTED".to_string());
+        assert_eq!(status.vdevs[3], Vdev { name, was: None, state, errors: 157 });
+        assert_eq!(status.vdevs[4].name, "1535924578361137954");
+        assert_eq!(status.vdevs[4].was.as_deref(), Some("/dev/mapper/data-b2"));
     }
 
     #[test]

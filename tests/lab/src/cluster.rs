@@ -167,7 +167,7 @@ pub(crate) fn configure(lab: &Lab) -> Result<()> {
     let vars = fs::read(lab.project.join("tests/lab/cluster.vars"))?;
     ssh::put(lab, first, "/root/cluster.vars", &vars)?;
     let script = "/usr/share/doc/hasan/cluster.sh /root/cluster.vars 2>&1";
-    let said = ssh::within(lab, first, Duration::from_secs(900), script)?;
+    let said = ssh::within(lab, first, Duration::from_secs(1500), script)?;
     println!("{}", said.trim_end());
     await_placed(lab, first, None)?;
     Ok(())

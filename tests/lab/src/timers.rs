@@ -8,7 +8,7 @@ pub(crate) const BOOT: Duration = Duration::from_secs(420);
 /// Until the cluster has done what it was told.
 pub(crate) const CLUSTER: Duration = Duration::from_secs(420);
 /// Until a pool has healed.
-pub(crate) const HEAL: Duration = Duration::from_secs(300);
+pub(crate) const HEAL: Duration = Duration::from_secs(600);
 /// Until the writer has written the blocks that a scenario asks for.
 pub(crate) const BLOCKS: Duration = Duration::from_secs(300);
 /// For a command of pcs: a large Python program, which under emulation takes a minute.
