@@ -164,8 +164,14 @@ fn read_pid(path: &Path) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// A zombie, whose parent has not looked yet, is dead.
+/// Whether the process is there and is the lab's: after a restart of the host its number may be somebody else's. A
+/// zombie, whose parent has not looked yet, is dead.
 fn is_alive(pid: u32) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command);
+    if !command.contains("hasan-lab") && !command.contains("plugd") {
+        return false;
+    }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
     state.is_some_and(|state| state != 'Z')
