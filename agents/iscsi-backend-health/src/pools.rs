@@ -89,7 +89,7 @@ impl Care {
         if !is_stable || !is_due {
             return Ok(());
         }
-        for (pool, _) in pools.into_iter().filter(|(_, state)| is_usable(state)) {
+        for (pool, _) in pools.into_iter().filter(|(_, state)| state.is_usable()) {
             if self.unwell.contains(&pool) {
                 self.last_look = Some(Instant::now());
                 self.look(machine, backend, &pool)?;
@@ -153,10 +153,6 @@ fn decide(status: &Status, legs: &BTreeSet<&str>) -> Verdict {
     } else {
         Verdict::Wait
     }
-}
-
-fn is_usable(state: &PoolState) -> bool {
-    matches!(state, PoolState::Online | PoolState::Degraded)
 }
 
 fn imported(machine: &Machine, backend: &Backend) -> Result<Vec<(String, PoolState)>, Fault> {

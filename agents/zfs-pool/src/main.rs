@@ -100,14 +100,9 @@ fn state(machine: &Machine, pool: &str) -> Outcome {
     }
 }
 
-/// Whether the pool works, perhaps weakened.
-fn is_usable(state: &PoolState) -> bool {
-    matches!(state, PoolState::Online | PoolState::Degraded)
-}
-
 fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     match zfs::pool_state(machine, pool)? {
-        Some(state) if is_usable(&state) => return Ok(Rc::Success),
+        Some(state) if state.is_usable() => return Ok(Rc::Success),
         Some(_) => return state(machine, pool),
         None => {}
     }
@@ -122,7 +117,7 @@ fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     };
     apply::import(machine, pool, &backend, &seen, force, values.is_set(&MOUNT))?;
     match zfs::pool_state(machine, pool)? {
-        Some(state) if is_usable(&state) => Ok(Rc::Success),
+        Some(state) if state.is_usable() => Ok(Rc::Success),
         _ => Err(Fault::generic(format!("the pool {pool} does not work after its import"))),
     }
 }

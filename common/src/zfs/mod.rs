@@ -22,6 +22,13 @@ pub enum PoolState {
     Other(String),
 }
 
+impl PoolState {
+    /// Whether the pool works, perhaps weakened.
+    pub fn is_usable(&self) -> bool {
+        matches!(self, PoolState::Online | PoolState::Degraded)
+    }
+}
+
 /// The state of a pool, from kstat, without a program and without a lock of the pool's; `None` if
 /// it is not imported.
 pub fn pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fault> {
