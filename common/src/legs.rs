@@ -4,6 +4,7 @@
 //! disk for ZFS, and a second one beside it for the backend target, because LIO and ZFS each claim a
 //! device for themselves alone. On the peer a multipath map of that name lies over the LUN.
 
+use crate::iscsi::{DiskState, Session};
 use crate::machine::Machine;
 use crate::names;
 use crate::ocf::Fault;
@@ -123,6 +124,22 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
     Ok(maps)
 }
 
+/// The maps for ZFS whose I/O goes through now: the local ones, and the remote ones with a path to a
+/// disk that takes I/O. The others' I/O waits or fails.
+pub fn answering<'a>(maps: &'a [Map], sessions: &[Session]) -> Vec<&'a Map> {
+    let disks = sessions.iter().flat_map(|session| &session.disks);
+    let live: BTreeSet<&str> = disks
+        .filter(|disk| disk.state == DiskState::Running)
+        .map(|disk| disk.block.as_str())
+        .collect();
+    let answers = |map: &&Map| match map.role {
+        Role::Local => true,
+        Role::Remote => map.slaves.iter().any(|slave| live.contains(slave.as_str())),
+        Role::Export => false,
+    };
+    maps.iter().filter(answers).collect()
+}
+
 /// Size of a block device in sectors of 512 bytes, by its kernel name; `None` if it is not there.
 pub fn sectors(machine: &Machine, block: &str) -> Result<Option<u64>, Fault> {
     let path = Path::new("/sys/class/block").join(block).join("size");
@@ -221,6 +238,44 @@ mod tests {
         for foreign in ["", "data-a1", &"0".repeat(40), &leg.serial()[1..]] {
             assert_eq!(Leg::of_serial(foreign), None, "{foreign:?}");
         }
+    }
+
+    #[test]
+    fn a_leg_answers_if_it_is_local_or_has_a_live_path() {
+        use crate::iscsi::{Disk, SessionState};
+        let disk = |block: &str, state| Disk {
+            block: block.to_string(),
+            numbers: "8:0".to_string(),
+            serial: String::new(),
+            state,
+        };
+        let session = Session {
+            name: "session1".to_string(),
+            target: "iqn.2025-01.lab.home:b".to_string(),
+            state: SessionState::LoggedIn,
+            recovery_timeout: "5".to_string(),
+            disks: vec![
+                disk("sda", DiskState::Running),
+                disk("sdb", DiskState::Blocked),
+                disk("sdc", DiskState::Lost),
+            ],
+        };
+        let map = |leg: &str, role, slave: &str| Map {
+            leg: Leg::new(leg).unwrap(),
+            role,
+            slaves: BTreeSet::from([slave.to_string()]),
+        };
+        let maps = [
+            map("local", Role::Local, "vdb"),
+            map("local", Role::Export, "vdb"),
+            map("live", Role::Remote, "sda"),
+            map("blocked", Role::Remote, "sdb"),
+            map("lost", Role::Remote, "sdc"),
+            map("gone", Role::Remote, "sdd"),
+        ];
+        let names: Vec<&str> =
+            answering(&maps, &[session]).iter().map(|map| map.leg.name()).collect();
+        assert_eq!(names, ["local", "live"]);
     }
 
     #[test]

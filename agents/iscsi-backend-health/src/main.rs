@@ -9,7 +9,6 @@ mod plan;
 mod pools;
 mod watch;
 
-use hasan::legs::Role;
 use hasan::machine::Machine;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
 use hasan::{config, iscsi, legs, names};
@@ -73,12 +72,8 @@ fn check_legs(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
     let maps = legs::observe(machine)?;
-    let is_here = |leg: &&legs::Leg| {
-        let map = maps.iter().find(|map| map.role == Role::Remote && map.leg == **leg);
-        let disks = sessions.iter().flat_map(|session| &session.disks);
-        let mut live = disks.filter(|disk| disk.state == iscsi::DiskState::Running);
-        map.is_some_and(|map| live.any(|disk| map.slaves.contains(&disk.block)))
-    };
+    let answering = legs::answering(&maps, &sessions);
+    let is_here = |leg: &&legs::Leg| answering.iter().any(|map| map.leg == **leg);
     let missing: Vec<&str> =
         backend.peer.legs.iter().filter(|leg| !is_here(leg)).map(legs::Leg::name).collect();
     if missing.is_empty() {

@@ -1,12 +1,13 @@
 //! Imports and exports.
 
 use crate::decide::Seen;
-use crate::observe::live_disks;
 use hasan::config::Backend;
-use hasan::legs::{self, Role};
+use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
+use hasan::pacemaker::NodeState;
 use hasan::{iscsi, pacemaker};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a start waits for the other node's legs to come, or to be known to be lost.
@@ -14,31 +15,27 @@ const PEER_LEGS: Duration = Duration::from_secs(20);
 
 /// Waits while the other node's legs are neither there nor known to be lost: an import without them
 /// pays for a resilver, and one with a leg whose I/O waits would wait with it.
-pub(crate) fn await_peer_legs(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
-    let at_most = if is_peer_gone(machine, backend)? { Duration::ZERO } else { PEER_LEGS };
+pub(crate) fn await_peer_legs(
+    machine: &Machine,
+    backend: &Backend,
+    peer_state: NodeState,
+) -> Result<(), Fault> {
+    let at_most = match peer_state {
+        NodeState::Online => PEER_LEGS,
+        NodeState::Fenced | NodeState::Offline | NodeState::Unclean => Duration::ZERO,
+    };
+    let sessions = || iscsi::observe(machine, &backend.peer.iqn);
     machine.await_condition(at_most, || {
-        let live = live_disks(machine, backend)?;
         let maps = legs::observe(machine)?;
-        let is_live = |leg: &legs::Leg| {
-            maps.iter().any(|map| {
-                map.role == Role::Remote
-                    && map.leg == *leg
-                    && map.slaves.iter().any(|s| live.contains(s))
-            })
-        };
-        Ok(backend.peer.legs.iter().all(is_live))
+        let answering: BTreeSet<&Leg> =
+            legs::answering(&maps, &sessions()?).into_iter().map(|map| &map.leg).collect();
+        Ok(backend.peer.legs.iter().all(|leg| answering.contains(leg)))
     })?;
     machine.await_condition(PEER_LEGS, || {
-        let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
         let blocked = |disk: &iscsi::Disk| disk.state == iscsi::DiskState::Blocked;
-        Ok(!sessions.iter().flat_map(|session| &session.disks).any(blocked))
+        Ok(!sessions()?.iter().flat_map(|session| &session.disks).any(blocked))
     })?;
     Ok(())
-}
-
-fn is_peer_gone(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
-    let state = pacemaker::node_state(machine, &backend.peer.node)?;
-    Ok(state != pacemaker::NodeState::Online)
 }
 
 pub(crate) fn import(

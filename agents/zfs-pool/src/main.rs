@@ -7,9 +7,9 @@ mod observe;
 
 use decide::Decision;
 use hasan::machine::Machine;
-use hasan::names;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
 use hasan::zfs::{self, PoolState};
+use hasan::{names, pacemaker};
 use std::process::ExitCode;
 
 const POOL: Param = Param {
@@ -107,8 +107,10 @@ fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
         None => {}
     }
     let backend = hasan::config::load(machine, values.required(&BACKEND)?.as_ref())?;
-    apply::await_peer_legs(machine, &backend)?;
-    let seen = observe::observe(machine, pool, &backend)?;
+    // Asked once: the cluster's tools take their time, and the clients wait.
+    let peer_state = pacemaker::node_state(machine, &backend.peer.node)?;
+    apply::await_peer_legs(machine, &backend, peer_state)?;
+    let seen = observe::observe(machine, pool, &backend, peer_state)?;
     tracing::info!("seen: {seen:?}");
     let force = match decide::decide(pool, &seen) {
         Decision::Import => false,

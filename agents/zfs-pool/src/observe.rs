@@ -2,16 +2,23 @@
 
 use crate::decide::Seen;
 use hasan::config::Backend;
-use hasan::legs::{self, Map, Role};
+use hasan::legs;
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
+use hasan::pacemaker::NodeState;
 use hasan::{iscsi, lio, pacemaker, zfs};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(crate) fn observe(machine: &Machine, pool: &str, backend: &Backend) -> Result<Seen, Fault> {
+pub(crate) fn observe(
+    machine: &Machine,
+    pool: &str,
+    backend: &Backend,
+    peer_state: NodeState,
+) -> Result<Seen, Fault> {
     let maps = legs::observe(machine)?;
-    let answering = answering(machine, backend, &maps)?;
+    let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
+    let answering = legs::answering(&maps, &sessions);
     let mut labels = BTreeMap::new();
     for map in &answering {
         let label = zfs::read_label(machine, &map.leg.device())?;
@@ -28,30 +35,9 @@ pub(crate) fn observe(machine: &Machine, pool: &str, backend: &Backend) -> Resul
         peer_legs_answer: backend.peer.legs.iter().all(|leg| answers(&leg)),
         hostid: zfs::hostid(machine)?,
         peer: backend.peer.node.clone(),
-        peer_state: pacemaker::node_state(machine, &backend.peer.node)?,
+        peer_state,
         dirty_since: pacemaker::attribute(machine, &own_name, &pacemaker::dirty_mark(pool))?,
     })
-}
-
-/// The maps for ZFS whose I/O goes through: the local ones, and the remote ones with a live path.
-fn answering(machine: &Machine, backend: &Backend, maps: &[Map]) -> Result<Vec<Map>, Fault> {
-    let live = live_disks(machine, backend)?;
-    let answers = |map: &&Map| match map.role {
-        Role::Local => true,
-        Role::Remote => map.slaves.iter().any(|slave| live.contains(slave)),
-        Role::Export => false,
-    };
-    Ok(maps.iter().filter(answers).cloned().collect())
-}
-
-/// The disks from the other node that take I/O.
-pub(crate) fn live_disks(machine: &Machine, backend: &Backend) -> Result<Vec<String>, Fault> {
-    let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
-    let disks = sessions.into_iter().flat_map(|session| session.disks);
-    Ok(disks
-        .filter(|disk| disk.state == iscsi::DiskState::Running)
-        .map(|disk| disk.block)
-        .collect())
 }
 
 /// Who holds zvols of the pool, in words. The kernel shows LIO's hold on a device nowhere but in

@@ -35,7 +35,9 @@ const PROGRAMS: [&str; 7] = [
 pub(crate) fn key(lab: &Lab) -> Result<String> {
     let mut paths: Vec<_> = PROGRAMS.iter().map(|name| lab.program(name)).collect();
     paths.push(lab.project.join("packaging"));
-    for part in ["image.sh", "cluster.vars", "src/cluster.rs", "src/machine.rs", "src/disks.rs"] {
+    let parts =
+        ["image.sh", "cluster.vars", "pcs.py", "src/cluster.rs", "src/machine.rs", "src/disks.rs"];
+    for part in parts {
         paths.push(lab.project.join("tests/lab").join(part));
     }
     digest(&paths).context("build the programs first: make build")
@@ -63,7 +65,16 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
         }
         let unpack = "tar -C / --keep-directory-symlink -xzf - && systemctl daemon-reload";
         ssh::feed(lab, machine, unpack, &bytes)
-    })
+    })?;
+    on_each(&MACHINES[..2], |machine| serve_pcs(lab, machine))
+}
+
+/// Starts what makes pcs quick in a machine. It imports pcs while other things are done.
+fn serve_pcs(lab: &Lab, machine: &Machine) -> Result<()> {
+    let text = fs::read(lab.project.join("tests/lab/pcs.py"))?;
+    let place = "cat > /usr/local/sbin/pcs && chmod 755 /usr/local/sbin/pcs && \
+                 systemd-run --quiet --unit=lab-pcs /usr/local/sbin/pcs --serve";
+    ssh::feed(lab, machine, place, &text)
 }
 
 /// Brings up the backend on both storage nodes: all four legs on each.
@@ -131,6 +142,12 @@ pub(crate) fn pool(lab: &Lab) -> Result<()> {
 /// takes minutes under emulation, so the lab brings it there.
 pub(crate) fn membership(lab: &Lab) -> Result<()> {
     let first = Machine::named("storage-a")?;
+    on_each(&MACHINES[..2], |machine| {
+        await_until(&format!("pcs is served on {}", machine.name), timers::PCS, || {
+            let there = ssh::run(lab, machine, "test -S /run/lab-pcs");
+            there.map(|_| ()).map_err(|error| format!("{error:#}"))
+        })
+    })?;
     let nodes: Vec<String> = MACHINES[..3]
         .iter()
         .map(|machine| format!("{} addr=10.20.20.{}", machine.name, machine.id))

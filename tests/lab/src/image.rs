@@ -8,9 +8,6 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The Debian release of the machines.
-const RELEASE: &str = "bookworm";
-
 /// The folder of the image: root.qcow2, vmlinuz, initrd, key. Built if it is not there.
 pub(crate) fn ensure(lab: &Lab) -> Result<PathBuf> {
     stage("packages of the host", host::install)?;
@@ -26,7 +23,7 @@ pub(crate) fn ensure(lab: &Lab) -> Result<PathBuf> {
 /// Where the image is, or will be.
 pub(crate) fn folder(lab: &Lab) -> Result<PathBuf> {
     let key = digest(&[recipe(lab)])?;
-    Ok(lab.cache.join(format!("image-{RELEASE}-{key}")))
+    Ok(lab.cache.join(format!("image-{}-{key}", lab.release)))
 }
 
 fn recipe(lab: &Lab) -> PathBuf {
@@ -40,12 +37,12 @@ fn build(lab: &Lab, image: &PathBuf) -> Result<()> {
     let leftover = unfinished.display().to_string();
     run(timers::SSH, "rm", &["-rf", "--one-file-system", &leftover])?;
     fs::create_dir_all(&unfinished)?;
-    let log = lab.cache.join("image.log");
+    let log = lab.cache.join(format!("image-{}.log", lab.release));
     let file = File::create(&log)?;
     let output = Command::new("unshare")
         .args(["--mount", "--propagation=private", "bash"])
         .arg(recipe(lab))
-        .args([RELEASE, &host::mirror()?])
+        .args([&lab.release, &host::mirror()?])
         .arg(&unfinished)
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)

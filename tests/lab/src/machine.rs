@@ -1,13 +1,13 @@
 //! The machines, and their power.
 
-use crate::command::run;
+use crate::command::{await_until, run};
 use crate::net::{self, NAMESPACE, NETWORKS};
 use crate::state::Lab;
 use crate::{disks, image, plug, ssh};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A virtual machine.
 pub(crate) struct Machine {
@@ -153,9 +153,10 @@ pub(crate) fn kill_by_file(path: &Path) {
     let Some(pid) = read_pid(path).filter(|pid| is_alive(*pid)) else { return };
     // A process that has just ended by itself is as good as killed.
     let _ = run(Duration::from_secs(5), "kill", &["-9", &pid.to_string()]);
-    let end = Instant::now() + Duration::from_secs(10);
-    while is_alive(pid) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(10));
+    let gone = || if is_alive(pid) { Err(format!("process {pid} lives")) } else { Ok(()) };
+    if let Err(error) = await_until("a killed process ends", Duration::from_secs(10), gone) {
+        eprintln!("{error:#}");
+        return;
     }
     let _ = fs::remove_file(path);
 }

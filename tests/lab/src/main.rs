@@ -34,6 +34,9 @@ use state::Lab;
 /// A hasan cluster in virtual machines.
 #[derive(Parser)]
 struct Arguments {
+    /// Debian release of the machines
+    #[arg(long, global = true, default_value = "bookworm", value_parser = ["bookworm", "trixie"])]
+    release: String,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -74,9 +77,9 @@ enum Verb {
 }
 
 fn main() -> Result<()> {
-    let verb = Arguments::parse().verb;
-    let lab = Lab::open()?;
-    match verb {
+    let arguments = Arguments::parse();
+    let lab = Lab::open(&arguments.release)?;
+    match arguments.verb {
         Verb::Image => image::ensure(&lab).map(|_| ()),
         Verb::Up => scenarios::fresh_cluster(&lab).map(|_| ()),
         Verb::Down => machine::stop_all(&lab),

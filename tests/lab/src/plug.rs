@@ -34,7 +34,7 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
     let child = Command::new("setsid")
         .args(["ip", "netns", "exec", NAMESPACE])
         .arg(this)
-        .arg("plugd")
+        .args(["plugd", "--release", &lab.release])
         .stdin(Stdio::null())
         .stdout(errors.try_clone()?)
         .stderr(errors)

@@ -19,15 +19,16 @@ const LOAD: Duration = Duration::from_secs(120);
 
 /// Where the snapshot of this key is.
 pub(crate) fn folder(lab: &Lab, key: &str) -> PathBuf {
-    lab.state.join(format!("snapshot-{key}"))
+    lab.state.join(format!("snapshot-{}-{key}", lab.release))
 }
 
-/// Saves all machines, and stops them. Only the newest snapshot is kept.
+/// Saves all machines, and stops them. Only the newest snapshot of a release is kept.
 pub(crate) fn save(lab: &Lab, key: &str) -> Result<()> {
     let folder = folder(lab, key);
     let unfinished = folder.with_extension("unfinished");
+    let of_release = format!("snapshot-{}-", lab.release);
     for entry in fs::read_dir(&lab.state)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("snapshot-") {
+        if entry.file_name().to_string_lossy().starts_with(&of_release) {
             fs::remove_dir_all(entry.path())?;
         }
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The lab's folders.
 pub(crate) struct Lab {
+    /// The Debian release of the machines.
+    pub(crate) release: String,
     /// Images, which outlive everything: the user's cache folder.
     pub(crate) cache: PathBuf,
     /// The machines that run, and the snapshots.
@@ -17,12 +19,13 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Opens the lab, and makes its folders.
-    pub(crate) fn open() -> Result<Lab> {
+    pub(crate) fn open(release: &str) -> Result<Lab> {
         let home = std::env::var_os("HOME").unwrap_or_else(|| "/root".into());
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from);
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let lab = Lab {
+            release: release.to_string(),
             cache: cache.join("hasan-lab"),
             state: PathBuf::from("/var/tmp/hasan-lab"),
             project: project.canonicalize().context("the project's folder is gone")?,

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 const BLOCK: usize = 4096;
 const MAGIC: &[u8; 8] = b"HASANLAB";
+/// Pause between two blocks: without it the writer takes the processor time that the cluster needs.
+const PAUSE: Duration = Duration::from_millis(30);
 /// Pause before a block that failed is written again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -103,6 +105,7 @@ fn write(device: &str, slots: u64, first: u64) -> Result<(), String> {
             Ok(BLOCK) => {
                 say(&format!("ack {slot} {number} {}", begun.elapsed().as_micros()))?;
                 number += 1;
+                std::thread::sleep(PAUSE);
             }
             Ok(short) => say(&format!("err {slot} {number} only {short} bytes"))?,
             Err(error) => {
