@@ -4,10 +4,12 @@
 pub mod ocf;
 
 pub mod config;
+pub mod export;
 pub mod iscsi;
 pub mod legs;
 pub mod lio;
 pub mod machine;
 pub mod names;
 pub mod pacemaker;
+pub mod processes;
 pub mod zfs;

@@ -7,6 +7,7 @@
 //! the same deadline (`ocf::supervise`).
 
 use crate::ocf::{Fault, Rc};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -295,6 +296,20 @@ impl Machine {
             return Ok(answer.stdout);
         }
         Err(Fault::generic(describe(program, arguments, &answer)))
+    }
+
+    /// As [`Machine::run`]; the program inherits the lock, which is held until the program and all
+    /// its children are gone, even if this process ends before.
+    pub fn run_holding(
+        &self,
+        lock: &File,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<String, Fault> {
+        // Every file is opened to be closed in children; this one is not from now on.
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))
+            .map_err(|error| Fault::generic(format!("cannot hand on a lock: {error}")))?;
+        self.run(program, arguments)
     }
 
     /// Runs a program whose exit code is part of its answer.

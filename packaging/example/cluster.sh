@@ -25,6 +25,7 @@ STONITH_TIMEOUT=60s
 CLUSTER_EXISTS=no                             # yes: the nodes are a cluster already, make its resources only
 
 POOL=san-pool
+POOL_WAS_ON=$NODE_A                           # where the pool was created and exported: its data is the newest
 TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on both nodes
 # One line for each client VLAN: name, portal group tag, dataset, VIP, prefix length, interface, initiators.
 # Initiators: iSCSI names separated by commas, or "any" for generate_node_acls (Proxmox ZFS over iSCSI).
@@ -105,6 +106,8 @@ make_resources() {
         never_on_quorum "vlan-$name"
     done
     never_on_quorum zfs-pool
+    # From now on the agent keeps this record itself. It refuses to import a pool that nobody is known to have had.
+    CIB_file="$CIB" crm_attribute --type crm_config --name "hasan-owner-$POOL" --update "$POOL_WAS_ON"
 
     # Reports only; nothing is ordered or colocated with them.
     local agent

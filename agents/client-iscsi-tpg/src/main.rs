@@ -15,6 +15,7 @@ const IQN: Param = Param {
     default: None,
     required: true,
     unique_group: Some("tpg"),
+    reloadable: false,
     short: "Name of the target",
     long: "iSCSI name of the client target, the same on both nodes.",
 };
@@ -24,6 +25,7 @@ const TPG: Param = Param {
     default: Some("1"),
     required: false,
     unique_group: Some("tpg"),
+    reloadable: false,
     short: "Tag of the portal group",
     long: "Tag of the target portal group of this VLAN.",
 };
@@ -33,6 +35,7 @@ const PORTALS: Param = Param {
     default: None,
     required: true,
     unique_group: Some("portals"),
+    reloadable: false,
     short: "Portals of the portal group",
     long: "Portals of the portal group, ADDRESS:PORT each, IPv6 addresses in square brackets. The \
            addresses must be on this node, as the VIP is that the group orders before this resource.",
@@ -88,7 +91,7 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
         Action::Start => start(machine, &door),
         Action::Stop => stop(machine, &door),
         Action::Monitor => state(&door, lio::tpg(machine, &door.tpg)?.as_ref(), &addresses()?),
-        Action::ValidateAll => Ok(Rc::Success),
+        Action::ValidateAll | Action::ReloadAgent => Ok(Rc::Success),
     }
 }
 

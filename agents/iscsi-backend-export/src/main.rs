@@ -4,8 +4,7 @@
 //! must go on exporting. As `ocf:hasan:iscsi-backend-export` it only reports.
 #![forbid(unsafe_code)]
 
-mod export;
-
+use hasan::export;
 use hasan::machine::Machine;
 use hasan::names;
 use hasan::ocf::{self, Action, Agent, Kind, Operation, Outcome, Param, Rc, Values};
@@ -19,6 +18,7 @@ const BACKEND: Param = Param {
     default: Some(hasan::config::PATH),
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Description of this node's backend",
     long: "The file in which this storage node describes its legs and its peer.",
 };

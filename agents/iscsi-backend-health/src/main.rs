@@ -7,6 +7,7 @@
 mod pass;
 mod plan;
 mod pools;
+mod standing;
 mod watch;
 
 use hasan::machine::Machine;
@@ -21,6 +22,7 @@ const BACKEND: Param = Param {
     default: Some(config::PATH),
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Description of this node's backend",
     long: "The file in which this storage node describes its legs and its peer.",
 };

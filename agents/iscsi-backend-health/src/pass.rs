@@ -2,8 +2,9 @@
 
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
+use crate::standing::Standing;
 use hasan::config::Backend;
-use hasan::iscsi::{self, Disk};
+use hasan::iscsi::{self, Disk, SessionState};
 use hasan::legs::{self, Leg};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
@@ -17,6 +18,7 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(3);
 pub(crate) struct Watch {
     memory: Memory,
     pools: pools::Care,
+    standing: Standing,
     last_login: Option<Instant>,
 }
 
@@ -30,14 +32,21 @@ impl Watch {
 
     fn try_pass(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
         let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
+        let has_session = sessions.iter().any(|session| session.state == SessionState::LoggedIn);
         let actual = Actual { sessions, maps: legs::observe(machine)? };
         for step in plan(backend, &actual, &self.memory) {
             if let Err(fault) = self.apply(machine, backend, &step) {
                 tracing::error!("{}", fault.reason);
             }
         }
+        // Legs first: without a cluster the questions to it fail.
         let all_here = backend.peer.legs.iter().all(|leg| self.memory.in_use.contains(leg));
-        self.pools.pass(machine, backend, all_here)
+        if let Err(fault) = self.standing.publish(machine, backend, has_session) {
+            tracing::debug!("{}", fault.reason);
+        }
+        // While the other node is shut out it may have the pool on its legs still.
+        let may_heal = all_here && !self.standing.is_peer_shut_out(machine, backend)?;
+        self.pools.pass(machine, backend, may_heal)
     }
 
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {

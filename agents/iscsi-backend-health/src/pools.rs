@@ -57,6 +57,7 @@ impl Care {
             if self.marked.contains(&pool) {
                 continue;
             }
+            check_ownership(machine, &pool)?;
             let name = pacemaker::dirty_mark(&pool);
             pacemaker::set_attribute(machine, &backend.peer.node, &name, &pacemaker::now())?;
             tracing::warn!("{} is marked: its legs of {pool} miss writes", backend.peer.node);
@@ -117,6 +118,24 @@ impl Care {
                 Ok(())
             }
         }
+    }
+}
+
+/// A node that was taken for dead and wakes up must not go on alone: by then the pool is another's.
+fn check_ownership(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    let own = pacemaker::own_name(machine)?;
+    match pacemaker::cib(machine)?.owner(pool)? {
+        Some(record) if record.node == own => Ok(()),
+        Some(record) => Err(Fault::generic(format!(
+            "the pool {pool} is imported here, but by the cluster's record {} has it: its I/O goes on \
+             waiting",
+            record.node
+        ))),
+        None => Err(Fault::generic(format!(
+            "the cluster has no record of who has the pool {pool}, so its I/O goes on waiting; if this \
+             node has it: {}",
+            pacemaker::Owner::command(pool, &own)
+        ))),
     }
 }
 

@@ -17,6 +17,7 @@ const IQN: Param = Param {
     default: None,
     required: true,
     unique_group: Some("tpg"),
+    reloadable: false,
     short: "Name of the target",
     long: "iSCSI name of the client target, the same on both nodes.",
 };
@@ -26,6 +27,7 @@ const TPG: Param = Param {
     default: Some("1"),
     required: false,
     unique_group: Some("tpg"),
+    reloadable: false,
     short: "Tag of the portal group",
     long: "Tag of the target portal group of this VLAN.",
 };
@@ -35,6 +37,7 @@ const DATASET: Param = Param {
     default: None,
     required: true,
     unique_group: Some("dataset"),
+    reloadable: false,
     short: "Dataset of the zvols",
     long: "All zvols below this dataset, at any depth, become LUNs.",
 };
@@ -44,6 +47,7 @@ const VLAN: Param = Param {
     default: None,
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Name of the VLAN, for the names of its backstores",
     long: "With it, a backstore is called VLAN-ZVOL; without it, ZVOL. Give it where zvols of \
            several VLANs have the same name.",
@@ -54,6 +58,7 @@ const INITIATORS: Param = Param {
     default: None,
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Initiators that get the LUNs",
     long: "iSCSI names of the initiators that get the LUNs, and nobody else does. Give either this \
            or generate_node_acls.",
@@ -64,6 +69,7 @@ const GENERATE_NODE_ACLS: Param = Param {
     default: Some("false"),
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Let every initiator in",
     long: "Every initiator that reaches the portal gets the LUNs, as the ZFS-over-iSCSI plugin of \
            Proxmox needs it. The VLAN is then the only guard.",
@@ -144,7 +150,7 @@ fn known(values: &Values) -> Option<(TpgName, &str)> {
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     match action {
         Action::Start => luns::start(machine, &Config::new(values)?),
-        Action::ValidateAll => Config::new(values).map(|_| Rc::Success),
+        Action::ValidateAll | Action::ReloadAgent => Config::new(values).map(|_| Rc::Success),
         // Without its parameters, and without a record of a start, it has made nothing here.
         Action::Stop | Action::Monitor => match known(values) {
             None => Ok(Rc::NotRunning),

@@ -1,13 +1,15 @@
-//! Imports and exports.
+//! The steps of a start.
 
-use crate::decide::Seen;
+use crate::decide::{Decision, Seen};
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::pacemaker::NodeState;
-use hasan::{iscsi, pacemaker};
+use hasan::pacemaker::{NodeState, Owner};
+use hasan::zfs::Label;
+use hasan::{export, iscsi, pacemaker};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::time::Duration;
 
 /// How long a start waits for the other node's legs to come, or to be known to be lost.
@@ -18,9 +20,9 @@ const PEER_LEGS: Duration = Duration::from_secs(20);
 pub(crate) fn await_peer_legs(
     machine: &Machine,
     backend: &Backend,
-    peer_state: NodeState,
+    peer: NodeState,
 ) -> Result<(), Fault> {
-    let at_most = match peer_state {
+    let at_most = match peer {
         NodeState::Online => PEER_LEGS,
         NodeState::Fenced | NodeState::Offline | NodeState::Unclean => Duration::ZERO,
     };
@@ -38,45 +40,105 @@ pub(crate) fn await_peer_legs(
     Ok(())
 }
 
-pub(crate) fn import(
+/// Has the cluster know, before anything is written, that the other node's legs miss writes from now
+/// on, and who has the pool.
+pub(crate) fn write_down(
     machine: &Machine,
     pool: &str,
     backend: &Backend,
     seen: &Seen,
-    force: bool,
-    mount: bool,
+    newest: &Label,
 ) -> Result<(), Fault> {
-    if !seen.peer_legs_answer {
-        let since = pacemaker::now();
-        let mark = pacemaker::dirty_mark(pool);
-        pacemaker::set_attribute(machine, &backend.peer.node, &mark, &since)?;
+    let mark = pacemaker::dirty_mark(pool);
+    let pairs = [
+        (&seen.peer_missing, &seen.peer_mark, &backend.peer.node),
+        (&seen.own_missing, &seen.own_mark, &seen.own),
+    ];
+    for (missing, already, node) in pairs {
+        if !missing.is_empty() && already.is_none() {
+            pacemaker::set_attribute(machine, node, &mark, &pacemaker::now())?;
+        }
     }
-    // A map whose I/O waits, for want of a path, would stop the import for ever. Somebody's look at
-    // it may wait there too, and would hold it.
+    let mut hostids = vec![seen.hostid];
+    if newest.hostid != seen.hostid {
+        hostids.push(newest.hostid);
+    }
+    let record = Owner {
+        node: seen.own.clone(),
+        pool_guid: Some(newest.pool_guid),
+        hostids,
+        txg: Some(newest.txg),
+    };
+    if seen.record.as_ref() == Some(&record) {
+        return Ok(());
+    }
+    pacemaker::set_owner(machine, pool, &record)
+}
+
+/// Keeps a node that is no member away from our legs, whatever it is: one that was frozen and wakes up
+/// cannot write. Its watch daemon and ours let it in again.
+pub(crate) fn shut_out_peer(
+    machine: &Machine,
+    backend: &Backend,
+    seen: &Seen,
+) -> Result<(), Fault> {
+    if seen.cluster.peer == NodeState::Online || export::is_peer_shut_out(machine, backend) {
+        return Ok(());
+    }
+    let fresh = seen.peer_fresh.as_deref().unwrap_or("never");
+    pacemaker::set_attribute(machine, &backend.peer.node, pacemaker::SHUT_OUT, fresh)?;
+    export::shut_out_peer(machine, backend)
+}
+
+/// A map whose I/O waits, for want of a path, would stop the import for ever. Somebody's look at it
+/// may wait there too, and would hold it: so it fails first.
+pub(crate) fn remove_dead_maps(machine: &Machine, seen: &Seen) -> Result<(), Fault> {
     for map in legs::observe(machine)? {
-        if map.role == Role::Remote && seen.absent.contains(&map.leg) {
+        if map.role == Role::Remote && seen.peer_missing.contains(&map.leg) {
             legs::fail_if_no_path(machine, &map.leg)?;
             legs::remove(machine, &map)?;
         }
     }
-    let devices: Vec<String> =
-        seen.labels.keys().map(|leg| leg.device().display().to_string()).collect();
-    let guid = seen.labels.values().map(|label| label.pool_guid.to_string()).next();
-    let mut arguments = vec!["import", "-o", "cachefile=none"];
-    if force {
-        arguments.push("-f");
-    }
-    if !mount {
-        arguments.push("-N");
-    }
-    for device in &devices {
-        arguments.extend(["-d", device.as_str()]);
-    }
-    let guid = guid.ok_or_else(|| Fault::generic(format!("no leg carries the pool {pool:?}")))?;
-    arguments.push(&guid);
-    machine.run("zpool", &arguments).map(|_| ())
+    Ok(())
 }
 
-pub(crate) fn export(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    machine.run("zpool", &["export", pool]).map(|_| ())
+/// What an administrator asks of an import.
+pub(crate) struct Options<'a> {
+    pub(crate) mount: bool,
+    pub(crate) load_keys: bool,
+    pub(crate) failmode: Option<&'a str>,
+}
+
+/// Imports from the legs that carry the pool, and looks at nothing else.
+pub(crate) fn import(
+    machine: &Machine,
+    lock: &File,
+    seen: &Seen,
+    newest: &Label,
+    decision: &Decision,
+    options: &Options<'_>,
+) -> Result<(), Fault> {
+    let devices: Vec<String> =
+        seen.labels.keys().map(|leg| leg.device().display().to_string()).collect();
+    let from: Vec<&str> = devices.iter().flat_map(|device| ["-d", device.as_str()]).collect();
+    if *decision == Decision::Reclaim {
+        let arguments = [&from[..], &["mmp", "reclaim", &newest.pool]].concat();
+        machine.run_holding(lock, "zhack", &arguments)?;
+    }
+    let mut arguments = vec!["import", "-o", "cachefile=none"];
+    if *decision == Decision::ImportByForce {
+        arguments.push("-f");
+    }
+    // Without -N the import mounts, and would do so before the keys are loaded.
+    if !options.mount || options.load_keys {
+        arguments.push("-N");
+    }
+    let failmode = options.failmode.map(|value| format!("failmode={value}"));
+    if let Some(failmode) = &failmode {
+        arguments.extend(["-o", failmode]);
+    }
+    let guid = newest.pool_guid.to_string();
+    arguments.extend(from);
+    arguments.push(&guid);
+    machine.run_holding(lock, "zpool", &arguments).map(|_| ())
 }

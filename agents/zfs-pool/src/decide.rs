@@ -1,27 +1,76 @@
 //! Whether the pool may be imported here, and how; a pure function. In doubt it refuses.
 
 use hasan::legs::Leg;
-use hasan::pacemaker::NodeState;
-use hasan::zfs::{Label, LabelState};
+use hasan::pacemaker::{self, Cluster, NodeState, Owner};
+use hasan::zfs::{Claim, Label, LabelState, Version};
 use std::collections::BTreeMap;
+
+/// What is asked of ZFS's own protection against two importers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// No import without it.
+    Require,
+    /// An import without it is logged.
+    Warn,
+    /// The cluster's fencing has to be enough.
+    Ignore,
+}
 
 /// All that the decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// The label of each leg of this pool that answers.
     pub(crate) labels: BTreeMap<Leg, Label>,
-    /// The legs of both nodes that do not answer.
-    pub(crate) absent: Vec<Leg>,
-    /// Whether every leg of the other node answers.
-    pub(crate) peer_legs_answer: bool,
+    /// The legs of this node that do not answer, or carry no pool at all.
+    pub(crate) own_missing: Vec<Leg>,
+    /// Those of the other node.
+    pub(crate) peer_missing: Vec<Leg>,
     /// This host's id; 0 if it has none.
     pub(crate) hostid: u64,
-    /// The other node's name.
+    /// The ZFS module's version.
+    pub(crate) version: Version,
+    /// What is asked of multihost.
+    pub(crate) policy: Policy,
+    /// This node's name in the cluster.
+    pub(crate) own: String,
+    /// The other node's.
     pub(crate) peer: String,
-    /// The other node's state.
-    pub(crate) peer_state: NodeState,
+    /// What the cluster says of itself and of the other node.
+    pub(crate) cluster: Cluster,
+    /// The other node's host id as it has published it, hexadecimal.
+    pub(crate) peer_hostid: Option<String>,
+    /// What the other node has published when it last held no pool.
+    pub(crate) peer_fresh: Option<String>,
     /// The mark on this node: since when its legs have missed writes.
-    pub(crate) dirty_since: Option<String>,
+    pub(crate) own_mark: Option<String>,
+    /// The mark on the other node.
+    pub(crate) peer_mark: Option<String>,
+    /// The record of who had the pool last.
+    pub(crate) record: Option<Owner>,
+}
+
+impl Seen {
+    /// What was seen, for the log.
+    pub(crate) fn sentence(&self, pool: &str) -> String {
+        let legs: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(leg, label)| {
+                format!("{leg} {:?} by {} txg {}", label.state, label.hostname, label.txg)
+            })
+            .collect();
+        let missing = names(self.own_missing.iter().chain(&self.peer_missing));
+        let owner = self.record.as_ref().map_or("nobody", |record| &record.node);
+        let mark = |mark: &Option<String>| mark.clone().unwrap_or_else(|| "none".to_string());
+        format!(
+            "{pool}: {}; missing: {missing}; {} is {:?}; last owner: {owner}; marks: own {}, peer {}",
+            legs.join(", "),
+            self.peer,
+            self.cluster.peer,
+            mark(&self.own_mark),
+            mark(&self.peer_mark)
+        )
+    }
 }
 
 /// What to do.
@@ -31,147 +80,178 @@ pub(crate) enum Decision {
     Import,
     /// The pool was the other node's, and that node is proven dead.
     ImportByForce,
+    /// The same, and ZFS must first be told that the missing legs are lost.
+    Reclaim,
     /// The reason, and what the administrator can do.
     Refuse(String),
 }
 
 pub(crate) fn decide(pool: &str, seen: &Seen) -> Decision {
-    // The newest label tells who had the pool last.
-    let Some(newest) = seen.labels.values().max_by_key(|label| label.txg) else {
-        let absent: Vec<&str> = seen.absent.iter().map(Leg::name).collect();
-        let absent = match absent.as_slice() {
-            [] => "every leg answers".to_string(),
-            names => format!("no answer from {}", names.join(", ")),
+    judge(pool, seen).unwrap_or_else(Decision::Refuse)
+}
+
+/// The newest label: what is on the leg with the newest transaction group is the pool as it is.
+pub(crate) fn newest(seen: &Seen) -> Option<&Label> {
+    seen.labels.values().max_by_key(|label| label.txg)
+}
+
+fn judge(pool: &str, seen: &Seen) -> Result<Decision, String> {
+    let newest = newest(seen).ok_or_else(|| {
+        let missing = names(seen.own_missing.iter().chain(&seen.peer_missing));
+        let missing = match missing.as_str() {
+            "" => "every leg answers".to_string(),
+            names => format!("no answer from {names}"),
         };
-        return Decision::Refuse(format!("no leg carries the pool {pool:?} ({absent})"));
-    };
-    if seen.hostid == 0 {
-        return Decision::Refuse(
-            "this host has no hostid, so multihost cannot protect the pool: run zgenhostid, and \
-             boot again"
-                .to_string(),
-        );
-    }
+        format!("no leg carries the pool {pool:?} ({missing})")
+    })?;
     if seen.labels.values().any(|label| label.pool_guid != newest.pool_guid) {
-        return Decision::Refuse(format!("the legs carry two pools of the name {pool:?}"));
+        return Err(format!("the legs carry two pools of the name {pool:?}"));
     }
-    if let Some(since) = &seen.dirty_since
-        && !seen.peer_legs_answer
-    {
-        return Decision::Refuse(format!(
-            "the legs of this node have missed writes since {since}, and those of {} do not all \
-             answer: start {} first",
-            seen.peer, seen.peer
-        ));
+    check_host_and_cluster(seen)?;
+    check_marks(seen)?;
+    check_record(pool, seen, newest)?;
+    let is_others = newest.hostid != seen.hostid;
+    let in_use_by_other = newest.state == LabelState::InUse && is_others;
+    if in_use_by_other {
+        check_last_owner(pool, seen, newest)?;
     }
-    if newest.state == LabelState::Exported || newest.hostid == seen.hostid {
-        return Decision::Import;
+    let some_missing = !seen.own_missing.is_empty() || !seen.peer_missing.is_empty();
+    let way = if in_use_by_other { Decision::ImportByForce } else { Decision::Import };
+    if !(newest.multihost && is_others && some_missing) {
+        return Ok(way);
     }
-    match seen.peer_state {
-        NodeState::Fenced => Decision::ImportByForce,
-        NodeState::Online | NodeState::Offline | NodeState::Unclean => Decision::Refuse(format!(
-            "the pool {pool:?} is in use by {} (hostid {:x}), and {} is {:?}, not fenced: export the \
-             pool there, or fence that node",
-            newest.hostname, newest.hostid, seen.peer, seen.peer_state
+    match seen.version.claim() {
+        Claim::None => Ok(way),
+        Claim::Reclaim => Ok(Decision::Reclaim),
+        Claim::Broken => Err(format!(
+            "ZFS {} cannot import a multihost pool that lacks legs ({}): install ZFS 2.3.9, 2.4.4 or \
+             newer, or start {} first",
+            seen.version,
+            names(seen.own_missing.iter().chain(&seen.peer_missing)),
+            seen.peer
         )),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OURS: u64 = 1;
-    const THEIRS: u64 = 2;
-
-    fn label(state: LabelState, hostid: u64, txg: u64) -> Label {
-        let hostname = format!("host{hostid}");
-        Label { pool: "tank".to_string(), pool_guid: 9, state, txg, hostid, hostname }
+fn check_host_and_cluster(seen: &Seen) -> Result<(), String> {
+    if seen.hostid == 0 {
+        return Err(
+            "this host has no hostid, so multihost cannot protect the pool: run zgenhostid, \
+                    and boot again"
+                .to_string(),
+        );
     }
-
-    /// Every combination of what small inputs can be.
-    fn every_seen() -> Vec<Seen> {
-        let mut all = Vec::new();
-        let states = [LabelState::InUse, LabelState::Exported];
-        let peers = [NodeState::Online, NodeState::Offline, NodeState::Fenced, NodeState::Unclean];
-        for own in states {
-            for remote in [None, Some(LabelState::InUse), Some(LabelState::Exported)] {
-                for (owner, hostid) in [(OURS, OURS), (THEIRS, OURS), (THEIRS, 0)] {
-                    for peer_state in peers {
-                        for dirty in [None, Some("1".to_string())] {
-                            all.push(seen(own, remote, owner, hostid, peer_state, dirty));
-                        }
-                    }
-                }
-            }
-        }
-        all
+    if seen.peer_hostid.as_deref() == Some(&pacemaker::hostid_text(seen.hostid)) {
+        return Err(format!(
+            "this host and {} have the same hostid {:x}, so multihost cannot tell them apart: run \
+             zgenhostid -f on one of them, and boot it again",
+            seen.peer, seen.hostid
+        ));
     }
-
-    fn seen(
-        own: LabelState,
-        remote: Option<LabelState>,
-        owner: u64,
-        hostid: u64,
-        peer_state: NodeState,
-        dirty_since: Option<String>,
-    ) -> Seen {
-        let (a, b) = (Leg::new("a").unwrap(), Leg::new("b").unwrap());
-        let mut labels = BTreeMap::from([(a, label(own, owner, 10))]);
-        if let Some(state) = remote {
-            labels.insert(b.clone(), label(state, owner, 11));
-        }
-        Seen {
-            labels,
-            absent: if remote.is_none() { vec![b] } else { Vec::new() },
-            peer_legs_answer: remote.is_some(),
-            hostid,
-            peer: "storage-b".to_string(),
-            peer_state,
-            dirty_since,
-        }
+    if !seen.cluster.fencing_enabled {
+        return Err(
+            "fencing is disabled in the cluster, so no node is ever proven dead: configure a \
+                    stonith device, and set stonith-enabled=true"
+                .to_string(),
+        );
     }
-
-    #[test]
-    fn no_combination_breaks_a_rule() {
-        let all = every_seen();
-        for seen in &all {
-            let decision = decide("tank", seen);
-            let newest = seen.labels.values().max_by_key(|label| label.txg).unwrap();
-            if decision == Decision::ImportByForce {
-                assert_eq!(seen.peer_state, NodeState::Fenced, "{seen:?}");
-                assert_ne!(newest.hostid, seen.hostid, "{seen:?}");
-            }
-            let foreign = newest.state == LabelState::InUse && newest.hostid != seen.hostid;
-            if foreign && seen.peer_state != NodeState::Fenced {
-                assert!(matches!(decision, Decision::Refuse(_)), "{seen:?}");
-            }
-            if seen.dirty_since.is_some() && !seen.peer_legs_answer {
-                assert!(matches!(decision, Decision::Refuse(_)), "{seen:?}");
-            }
-            if seen.hostid == 0 {
-                assert!(matches!(decision, Decision::Refuse(_)), "{seen:?}");
-            }
-        }
-        assert_eq!(all.len(), 2 * 3 * 3 * 4 * 2);
+    if !seen.cluster.has_quorum {
+        return Err(
+            "the cluster has no quorum, so another part of it may have the pool: start more \
+                    nodes"
+                .to_string(),
+        );
     }
-
-    #[test]
-    fn the_usual_cases() {
-        use LabelState::{Exported, InUse};
-        let decide = |seen: Seen| decide("tank", &seen);
-        let planned = seen(Exported, Some(Exported), THEIRS, OURS, NodeState::Online, None);
-        assert_eq!(decide(planned), Decision::Import);
-        let crash = seen(InUse, None, THEIRS, OURS, NodeState::Fenced, None);
-        assert_eq!(decide(crash), Decision::ImportByForce);
-        let own_reboot = seen(InUse, Some(InUse), OURS, OURS, NodeState::Online, None);
-        assert_eq!(decide(own_reboot), Decision::Import);
-        let healed_by_peer =
-            seen(Exported, Some(Exported), THEIRS, OURS, NodeState::Online, Some("1".to_string()));
-        assert_eq!(decide(healed_by_peer), Decision::Import);
-        let mut nothing = seen(InUse, None, OURS, OURS, NodeState::Online, None);
-        nothing.labels.clear();
-        let want = "no leg carries the pool \"tank\" (no answer from b)";
-        assert_eq!(decide(nothing), Decision::Refuse(want.to_string()));
-    }
+    Ok(())
 }
+
+/// A node's legs that have missed writes never serve alone.
+fn check_marks(seen: &Seen) -> Result<(), String> {
+    if let (Some(_), Some(_)) = (&seen.own_mark, &seen.peer_mark) {
+        return Err(format!(
+            "the legs of both nodes are marked as having missed writes (hasan-dirty on {} and {}): \
+             compare the legs, and remove the mark of the node whose data is to live",
+            seen.own, seen.peer
+        ));
+    }
+    let stale_alone = [
+        (&seen.own_mark, &seen.own, &seen.peer, &seen.peer_missing),
+        (&seen.peer_mark, &seen.peer, &seen.own, &seen.own_missing),
+    ];
+    for (mark, marked, clean, missing) in stale_alone {
+        if let Some(since) = mark
+            && !missing.is_empty()
+        {
+            return Err(format!(
+                "the legs of {marked} have missed writes since {since}, and of {clean} no answer \
+                 comes from {}: bring these legs back first",
+                names(missing)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Labels alone never prove who had the pool last.
+fn check_record(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
+    let Some(record) = &seen.record else {
+        return Err(format!(
+            "the cluster has no record of who had the pool {pool:?} last; if its newest data is on \
+             the legs that are here, say so once: {}",
+            Owner::command(pool, &seen.own)
+        ));
+    };
+    if record.pool_guid.is_some_and(|guid| guid != newest.pool_guid) {
+        return Err(format!(
+            "the pool {pool:?} on the legs (GUID {}) is another one than the cluster's record names; \
+             if it is a new pool, say so once: {}",
+            newest.pool_guid,
+            Owner::command(pool, &seen.own)
+        ));
+    }
+    if record.hostids.is_empty() || record.hostids.contains(&newest.hostid) {
+        return Ok(());
+    }
+    Err(format!(
+        "the legs that answer were last written by {} (hostid {:x}), but {} had the pool after that: \
+         bring the legs of {} back first",
+        newest.hostname, newest.hostid, record.node, record.node
+    ))
+}
+
+/// The last owner is dead if it was fenced and has not come back since, or if we were about to take
+/// the pool over after it was fenced, and nothing has been written since.
+fn check_last_owner(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
+    let was_ours = |record: &Owner| record.node == seen.own && record.txg == Some(newest.txg);
+    if seen.cluster.peer == NodeState::Fenced || seen.record.as_ref().is_some_and(was_ours) {
+        return check_multihost(pool, seen, newest);
+    }
+    Err(format!(
+        "the pool {pool:?} is in use by {} (hostid {:x}), and {} is {:?}, not fenced: export the pool \
+         there, or fence that node",
+        newest.hostname, newest.hostid, seen.peer, seen.cluster.peer
+    ))
+}
+
+fn check_multihost(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
+    if newest.multihost || seen.policy != Policy::Require {
+        return Ok(());
+    }
+    Err(format!(
+        "the pool {pool:?} was in use by {} without multihost=on, so nothing shows that it is not in \
+         use still: set the parameter multihost=warn if fencing is proof enough",
+        newest.hostname
+    ))
+}
+
+fn names<'a>(legs: impl IntoIterator<Item = &'a Leg>) -> String {
+    legs.into_iter().map(Leg::name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model_tests;

@@ -2,14 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod datasets;
 mod decide;
+mod holders;
+mod lock;
+mod monitor;
 mod observe;
+mod start;
+mod stop;
 
-use decide::Decision;
+use decide::Policy;
 use hasan::machine::Machine;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
-use hasan::zfs::{self, PoolState};
-use hasan::{names, pacemaker};
+use hasan::{names, zfs};
 use std::process::ExitCode;
 
 const POOL: Param = Param {
@@ -18,6 +23,7 @@ const POOL: Param = Param {
     default: None,
     required: true,
     unique_group: Some("pool"),
+    reloadable: false,
     short: "Name of the pool",
     long: "Name of the pool.",
 };
@@ -27,6 +33,7 @@ const BACKEND: Param = Param {
     default: Some(hasan::config::PATH),
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Description of this node's backend",
     long: "The file in which this storage node describes its legs and its peer.",
 };
@@ -36,10 +43,75 @@ const MOUNT: Param = Param {
     default: Some("true"),
     required: false,
     unique_group: None,
+    reloadable: false,
     short: "Mount the datasets",
     long: "Whether the datasets are mounted after the import, as their properties say. A pool that \
            serves zvols only needs no mount.",
 };
+const MULTIHOST: Param = Param {
+    name: "multihost",
+    kind: Kind::Text(|value| policy(value).map(|_| ())),
+    default: Some("require"),
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "What is asked of ZFS's multihost protection",
+    long: "require: no import of a pool without multihost=on; warn: such an import is logged; ignore: \
+           the cluster's fencing alone has to keep a second importer away. With multihost=on an \
+           import after a crash waits for 20 to 40 seconds (less with a shorter \
+           zfs_multihost_interval on both nodes) to see whether another host writes.",
+};
+const DEGRADED_IS_OK: Param = Param {
+    name: "degraded_is_ok",
+    kind: Kind::Boolean,
+    default: Some("false"),
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "Report a degraded pool as healthy",
+    long: "Whether the monitor reports a DEGRADED pool as running well. Otherwise it reports it as \
+           degraded: Pacemaker shows that, and lets the pool run.",
+};
+
+const LOAD_KEYS: Param = Param {
+    name: "load_keys",
+    kind: Kind::Boolean,
+    default: Some("false"),
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "Load the keys of encrypted datasets",
+    long: "Whether a start loads the keys of encrypted datasets from the places that their property \
+           keylocation names. A key that cannot be loaded leaves its datasets locked and the others \
+           working; a key that has to be typed cannot be loaded.",
+};
+const FAILMODE: Param = Param {
+    name: "failmode",
+    kind: Kind::Text(failmode),
+    default: None,
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "What the pool does when it cannot write",
+    long: "Sets the pool's property failmode at each start: wait, continue or panic. If it is not \
+           given, the property stays as it is.",
+};
+
+fn failmode(value: &str) -> Result<(), String> {
+    match value {
+        "wait" | "continue" | "panic" => Ok(()),
+        _ => Err("is none of wait, continue, panic".to_string()),
+    }
+}
+
+fn policy(value: &str) -> Result<Policy, String> {
+    match value {
+        "require" => Ok(Policy::Require),
+        "warn" => Ok(Policy::Warn),
+        "ignore" => Ok(Policy::Ignore),
+        _ => Err("is none of require, warn, ignore".to_string()),
+    }
+}
 
 static AGENT: Agent = Agent {
     name: "zfs-pool",
@@ -48,11 +120,13 @@ static AGENT: Agent = Agent {
            it. It imports from the legs alone, by force only when the other node was fenced, and \
            never from legs that have missed writes. A degraded pool keeps running and is reported \
            as degraded.",
-    params: &[&POOL, &BACKEND, &MOUNT],
+    params: &[&POOL, &BACKEND, &MOUNT, &LOAD_KEYS, &FAILMODE, &MULTIHOST, &DEGRADED_IS_OK],
     operations: &[
         Operation { name: "start", timeout: 180, interval: 0, depth: 0 },
         Operation { name: "stop", timeout: 120, interval: 0, depth: 0 },
         Operation { name: "monitor", timeout: 20, interval: 10, depth: 0 },
+        Operation { name: "monitor", timeout: 60, interval: 61, depth: 10 },
+        Operation { name: "reload-agent", timeout: 20, interval: 0, depth: 0 },
         Operation { name: "validate-all", timeout: 20, interval: 0, depth: 0 },
         Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
     ],
@@ -65,13 +139,15 @@ fn main() -> ExitCode {
 
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     if action == Action::ValidateAll {
-        return Ok(Rc::Success);
+        return start::validate(machine, values);
     }
     let Ok(pool) = values.required(&POOL) else { return without_a_name(machine) };
     match action {
-        Action::Start => start(machine, pool, values),
-        Action::Stop => stop(machine, pool),
-        Action::Monitor | Action::ValidateAll => state(machine, pool),
+        Action::Start => start::start(machine, pool, values),
+        Action::Stop => stop::stop(machine, pool),
+        Action::Monitor | Action::ValidateAll | Action::ReloadAgent => {
+            monitor::monitor(machine, pool, values)
+        }
     }
 }
 
@@ -84,68 +160,5 @@ fn without_a_name(machine: &Machine) -> Outcome {
              the pool",
             pools.join(", ")
         ))),
-    }
-}
-
-fn state(machine: &Machine, pool: &str) -> Outcome {
-    match zfs::pool_state(machine, pool)? {
-        None => Ok(Rc::NotRunning),
-        Some(PoolState::Online) => Ok(Rc::Success),
-        Some(PoolState::Degraded) => {
-            Err(Fault::new(Rc::Degraded, format!("the pool {pool} is DEGRADED: see zpool status")))
-        }
-        Some(PoolState::Other(state)) => {
-            Err(Fault::generic(format!("the pool {pool} is imported and {state}")))
-        }
-    }
-}
-
-fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
-    match zfs::pool_state(machine, pool)? {
-        Some(state) if state.is_usable() => return Ok(Rc::Success),
-        Some(_) => return state(machine, pool),
-        None => {}
-    }
-    let backend = hasan::config::load(machine, values.required(&BACKEND)?.as_ref())?;
-    // Asked once: the cluster's tools take their time, and the clients wait.
-    let peer_state = pacemaker::node_state(machine, &backend.peer.node)?;
-    apply::await_peer_legs(machine, &backend, peer_state)?;
-    let seen = observe::observe(machine, pool, &backend, peer_state)?;
-    tracing::info!("seen: {seen:?}");
-    let force = match decide::decide(pool, &seen) {
-        Decision::Import => false,
-        Decision::ImportByForce => true,
-        Decision::Refuse(reason) => return Err(Fault::generic(reason)),
-    };
-    apply::import(machine, pool, &backend, &seen, force, values.is_set(&MOUNT))?;
-    match zfs::pool_state(machine, pool)? {
-        Some(state) if state.is_usable() => Ok(Rc::Success),
-        _ => Err(Fault::generic(format!("the pool {pool} does not work after its import"))),
-    }
-}
-
-fn stop(machine: &Machine, pool: &str) -> Outcome {
-    match zfs::pool_state(machine, pool)? {
-        None => return Ok(Rc::Success),
-        Some(PoolState::Other(state)) => {
-            return Err(Fault::generic(format!(
-                "cannot export the pool {pool}: it is {state}, and an export would hang"
-            )));
-        }
-        Some(PoolState::Online | PoolState::Degraded) => {}
-    }
-    let holders = observe::holders(machine, pool)?;
-    if !holders.is_empty() {
-        return Err(Fault::generic(format!(
-            "cannot export the pool {pool}: in use by {}",
-            holders.join(", ")
-        )));
-    }
-    apply::export(machine, pool)?;
-    match zfs::pool_state(machine, pool)? {
-        None => Ok(Rc::Success),
-        Some(_) => {
-            Err(Fault::generic(format!("the pool {pool} is still imported after its export")))
-        }
     }
 }

@@ -1,49 +1,57 @@
-//! Reads what the decision rests on, and who holds the pool.
+//! Reads what the decision rests on.
 
-use crate::decide::Seen;
+use crate::decide::{Policy, Seen};
 use hasan::config::Backend;
-use hasan::legs;
+use hasan::legs::{self, Leg, Map};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::pacemaker::NodeState;
-use hasan::{iscsi, lio, pacemaker, zfs};
+use hasan::pacemaker::Cluster;
+use hasan::{iscsi, pacemaker, zfs};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 pub(crate) fn observe(
     machine: &Machine,
     pool: &str,
     backend: &Backend,
-    peer_state: NodeState,
+    policy: Policy,
+    cluster: Cluster,
 ) -> Result<Seen, Fault> {
     let maps = legs::observe(machine)?;
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
-    let answering = legs::answering(&maps, &sessions);
-    let mut labels = BTreeMap::new();
-    for map in &answering {
-        let label = zfs::read_label(machine, &map.leg.device())?;
-        if let Some(label) = label.filter(|label| label.pool == pool) {
-            labels.insert(map.leg.clone(), label);
-        }
-    }
-    let answers = |leg: &&legs::Leg| answering.iter().any(|map| map.leg == **leg);
-    let expected = backend.legs.keys().chain(&backend.peer.legs);
-    let own_name = pacemaker::own_name(machine)?;
+    let carried = labels(machine, &legs::answering(&maps, &sessions))?;
+    let missing = |legs: &mut dyn Iterator<Item = &Leg>| -> Vec<Leg> {
+        legs.filter(|leg| !carried.contains_key(*leg)).cloned().collect()
+    };
+    let own = pacemaker::own_name(machine)?;
+    let cib = pacemaker::cib(machine)?;
+    let attribute = |node: &str, name: &str| cib.attribute(node, name).map(str::to_string);
+    let mark = |node: &str| attribute(node, &pacemaker::dirty_mark(pool));
     Ok(Seen {
-        labels,
-        absent: expected.filter(|leg| !answers(leg)).cloned().collect(),
-        peer_legs_answer: backend.peer.legs.iter().all(|leg| answers(&leg)),
+        own_missing: missing(&mut backend.legs.keys()),
+        peer_missing: missing(&mut backend.peer.legs.iter()),
         hostid: zfs::hostid(machine)?,
+        version: zfs::version(machine)?,
+        policy,
         peer: backend.peer.node.clone(),
-        peer_state,
-        dirty_since: pacemaker::attribute(machine, &own_name, &pacemaker::dirty_mark(pool))?,
+        cluster,
+        peer_hostid: attribute(&backend.peer.node, pacemaker::HOSTID),
+        peer_fresh: attribute(&backend.peer.node, pacemaker::FRESH),
+        own_mark: mark(&own),
+        peer_mark: mark(&backend.peer.node),
+        record: cib.owner(pool)?,
+        own,
+        labels: carried.into_iter().filter(|(_, label)| label.pool == pool).collect(),
     })
 }
 
-/// Who holds zvols of the pool, in words. The kernel shows LIO's hold on a device nowhere but in
-/// configfs: /sys/block/zdN/holders stays empty.
-pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
-    let zvols = Path::new("/dev/zvol").join(pool);
-    let held = lio::backstores(machine)?.into_iter().filter(|each| each.device.starts_with(&zvols));
-    Ok(held.map(|each| format!("the LIO backstore {}", each.at.name)).collect())
+/// What lies on each leg that answers. One that carries no pool is not among them.
+fn labels(machine: &Machine, answering: &[&Map]) -> Result<BTreeMap<Leg, zfs::Label>, Fault> {
+    let mut labels = BTreeMap::new();
+    for map in answering {
+        let label = zfs::read_label(machine, &map.leg.device())?;
+        if let Some(label) = label.filter(|label| label.state != zfs::LabelState::NoPool) {
+            labels.insert(map.leg.clone(), label);
+        }
+    }
+    Ok(labels)
 }

@@ -11,7 +11,7 @@ mod plan;
 mod plan_tests;
 
 pub use apply::apply;
-pub use observe::{backstores, tpg};
+pub use observe::{backstores, lets_in, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
 use std::collections::{BTreeMap, BTreeSet};

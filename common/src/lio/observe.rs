@@ -43,6 +43,13 @@ pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
     Ok(Some(Tpg { enabled, portals, attributes, luns, acls }))
 }
 
+/// Whether a group lets an initiator in by a rule of its own; `None` if there is no such group. For
+/// a look each second: it reads nothing.
+pub fn lets_in(machine: &Machine, name: &TpgName, initiator: &str) -> Option<bool> {
+    let acls = folder(name).join("acls");
+    machine.exists(&acls).then(|| machine.exists(&acls.join(initiator)))
+}
+
 fn luns(machine: &Machine, folder: &Path) -> Result<BTreeMap<u64, Option<BackstoreName>>, Fault> {
     let mut luns = BTreeMap::new();
     for (number, path) in numbered(machine, folder)? {

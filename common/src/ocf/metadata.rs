@@ -62,6 +62,9 @@ fn parameter(xml: &mut Xml, param: &Param) -> io::Result<()> {
     if let Some(group) = param.unique_group {
         element = element.with_attribute(("unique-group", group));
     }
+    if param.reloadable {
+        element = element.with_attribute(("reloadable", "1"));
+    }
     element.write_inner_content(|xml| {
         texts(xml, param.short, param.long)?;
         let kind = match param.kind {

@@ -40,6 +40,14 @@ pub struct Agent {
     pub run: fn(&Machine, Action, &Values) -> Outcome,
 }
 
+impl Agent {
+    /// Whether the agent has this action. All have those of the OCF API's core.
+    fn does(&self, action: Action) -> bool {
+        let is_listed = |operation: &Operation| operation.name == action.name();
+        action != Action::ReloadAgent || self.operations.iter().any(is_listed)
+    }
+}
+
 /// An operation as the metadata advertises it. Times in seconds.
 pub struct Operation {
     /// `start`, `stop`, `monitor`, …
@@ -63,6 +71,8 @@ pub enum Action {
     Monitor,
     /// Check the parameters alone; no look at the machine.
     ValidateAll,
+    /// Take changed parameters, those that are reloadable, while the resource runs.
+    ReloadAgent,
 }
 
 impl Action {
@@ -72,6 +82,7 @@ impl Action {
             "stop" => Some(Action::Stop),
             "monitor" | "status" => Some(Action::Monitor),
             "validate-all" => Some(Action::ValidateAll),
+            "reload-agent" => Some(Action::ReloadAgent),
             _ => None,
         }
     }
@@ -83,6 +94,7 @@ impl Action {
             Action::Stop => "stop",
             Action::Monitor => "monitor",
             Action::ValidateAll => "validate-all",
+            Action::ReloadAgent => "reload-agent",
         }
     }
 }
@@ -103,7 +115,7 @@ pub fn main(agent: &Agent) -> ExitCode {
         "usage" | "help" => return print(&help::text(agent)),
         _ => {}
     }
-    let Some(action) = Action::parse(&word) else {
+    let Some(action) = Action::parse(&word).filter(|action| agent.does(*action)) else {
         return finish(agent, &word, Err(Fault::new(Rc::Unimplemented, unsupported(&word))));
     };
     log::open(agent.name);
@@ -116,7 +128,9 @@ pub fn main(agent: &Agent) -> ExitCode {
     }
     let outcome = match action {
         Action::Start | Action::Stop => supervise::run(agent, action, &machine),
-        Action::Monitor | Action::ValidateAll => report(agent, action, &machine, &environment),
+        Action::Monitor | Action::ValidateAll | Action::ReloadAgent => {
+            report(agent, action, &machine, &environment)
+        }
     };
     exit_code(&outcome)
 }
@@ -142,6 +156,13 @@ fn perform(
     let instance = environment.get("OCF_RESOURCE_INSTANCE").map_or(agent.name, String::as_str);
     match action {
         Action::ValidateAll => (agent.run)(machine, action, &Values::strict(agent, environment)?),
+        // The agents read their parameters anew in each action: a check is all there is to do.
+        Action::ReloadAgent => {
+            let values = Values::strict(agent, environment)?;
+            (agent.run)(machine, Action::ValidateAll, &values)?;
+            record::save(machine, agent, instance, &values)?;
+            Ok(Rc::Success)
+        }
         Action::Start => {
             let values = Values::strict(agent, environment)?;
             record::save(machine, agent, instance, &values)?;
@@ -170,6 +191,14 @@ fn time_allowed(agent: &Agent, action: Action) -> Duration {
         .and_then(|text| text.parse().ok())
         .map_or(advised, Duration::from_millis);
     allowed * 9 / 10
+}
+
+/// How deep a monitor looks: `OCF_CHECK_LEVEL`, which Pacemaker sets bare; 0 if it is not set.
+pub fn check_level() -> u64 {
+    ["OCF_CHECK_LEVEL", "OCF_RESKEY_OCF_CHECK_LEVEL"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok()?.parse().ok())
+        .unwrap_or_default()
 }
 
 fn unsupported(word: &str) -> String {

@@ -15,6 +15,8 @@ pub struct Param {
     pub required: bool,
     /// Parameters of one group must, taken together, differ between resources.
     pub unique_group: Option<&'static str>,
+    /// Whether a change takes effect by `reload-agent`, without a restart of the resource.
+    pub reloadable: bool,
     /// A few words.
     pub short: &'static str,
     /// What it means, in sentences.
@@ -161,7 +163,16 @@ mod tests {
     }
 
     const fn param(name: &'static str, kind: Kind, required: bool) -> Param {
-        Param { name, kind, default: None, required, unique_group: None, short: "", long: "" }
+        Param {
+            name,
+            kind,
+            default: None,
+            required,
+            unique_group: None,
+            reloadable: false,
+            short: "",
+            long: "",
+        }
     }
     const POOL: Param = param("pool", Kind::Text(not_bad), true);
     const LIMIT: Param = param("limit", Kind::Integer(1, 9), false);

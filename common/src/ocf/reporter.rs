@@ -19,13 +19,16 @@ pub fn report_only(
     let marker = PathBuf::from(format!("/run/hasan/{agent}.reporting"));
     match action {
         Action::Start => {
-            check()?;
-            machine.replace_file(&marker, "")?;
+            match check() {
+                // Weakened is no reason not to report: the monitor says it.
+                Err(fault) if fault.rc != Rc::Degraded => return Err(fault),
+                _ => machine.replace_file(&marker, "")?,
+            }
         }
         Action::Stop => machine.remove_file(&marker)?,
         Action::Monitor if !machine.exists(&marker) => return Ok(Rc::NotRunning),
         Action::Monitor => check()?,
-        Action::ValidateAll => {}
+        Action::ValidateAll | Action::ReloadAgent => {}
     }
     Ok(Rc::Success)
 }

@@ -1,7 +1,8 @@
 //! The label of a vdev: who had the pool last, and up to which transaction group.
 //!
-//! Label 0 is the first 256 KiB of a vdev; its configuration, an nvlist in XDR, lies at 16 KiB
-//! (`include/sys/vdev_impl.h`, `vdev_label_t`; encoding: `module/nvpair/nvpair.c`).
+//! Label 0 is the first 256 KiB of a vdev; its configuration, an nvlist in XDR, lies at 16 KiB, its
+//! ring of uberblocks at 128 KiB (`include/sys/vdev_impl.h`, `vdev_label_t`; encoding:
+//! `module/nvpair/nvpair.c`; `include/sys/uberblock_impl.h`).
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
@@ -9,7 +10,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const OFFSET: u64 = 16 * 1024;
+/// Of the configuration.
 const LENGTH: usize = 112 * 1024;
+/// Of the ring of uberblocks, which follows the configuration.
+const RING: usize = 128 * 1024;
+/// The smallest distance between two uberblocks; others are multiples of it.
+const SLOT: usize = 1024;
+const UBERBLOCK_MAGIC: u64 = 0x00ba_b10c;
+const MMP_MAGIC: u64 = 0xa11c_ea11;
 const TYPE_UINT64: u32 = 8;
 const TYPE_STRING: u32 = 9;
 
@@ -22,8 +30,10 @@ pub struct Label {
     pub pool_guid: u64,
     /// Whether the pool was given back.
     pub state: LabelState,
-    /// The transaction group in which the label was written.
+    /// The newest transaction group that is on this vdev.
     pub txg: u64,
+    /// Whether the pool was written under multihost.
+    pub multihost: bool,
     /// The host that had it last: its id, and its name.
     pub hostid: u64,
     /// The name of that host.
@@ -46,7 +56,7 @@ pub enum LabelState {
 /// # Errors
 /// If the device cannot be read, or what lies there is half a label.
 pub fn read_label(machine: &Machine, device: &Path) -> Result<Option<Label>, Fault> {
-    let bytes = machine.read_direct(device, OFFSET, LENGTH)?;
+    let bytes = machine.read_direct(device, OFFSET, LENGTH + RING)?;
     parse(&bytes)
         .map_err(|wrong| Fault::generic(format!("the ZFS label of {}: {wrong}", device.display())))
 }
@@ -56,7 +66,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
     if bytes.first() != Some(&1) {
         return Ok(None);
     }
-    let (numbers, texts) = pairs(bytes.get(4..).unwrap_or_default())?;
+    let (configuration, ring) = bytes.split_at_checked(LENGTH).ok_or("it ends too early")?;
+    let (numbers, texts) = pairs(&configuration[4..])?;
+    let uberblock = newest(ring).ok_or("it has no uberblock")?;
     let number = |name: &str| numbers.get(name).copied();
     let state = match number("state") {
         Some(0) => LabelState::InUse,
@@ -68,10 +80,37 @@ fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
         pool: texts.get("name").cloned().unwrap_or_default(),
         pool_guid: number("pool_guid").unwrap_or_default(),
         state,
-        txg: number("txg").unwrap_or_default(),
+        txg: uberblock.txg,
+        multihost: uberblock.multihost,
         hostid: number("hostid").unwrap_or_default(),
         hostname: texts.get("hostname").cloned().unwrap_or_default(),
     }))
+}
+
+/// What an uberblock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Uberblock {
+    txg: u64,
+    timestamp: u64,
+    multihost: bool,
+}
+
+/// The newest uberblock of a ring. Those of a host with the other byte order are passed over.
+fn newest(ring: &[u8]) -> Option<Uberblock> {
+    let number = |slot: &[u8], at: usize| {
+        slot.get(at..at + 8)
+            .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
+            .map(u64::from_le_bytes)
+    };
+    ring.chunks_exact(SLOT)
+        .filter(|slot| number(slot, 0) == Some(UBERBLOCK_MAGIC))
+        .filter_map(|slot| {
+            // Behind magic, version, txg, guid sum, timestamp, root pointer and software version.
+            let (magic, delay) = (number(slot, 176)?, number(slot, 184)?);
+            let multihost = magic == MMP_MAGIC && delay != 0;
+            Some(Uberblock { txg: number(slot, 16)?, timestamp: number(slot, 32)?, multihost })
+        })
+        .max()
 }
 
 type Pairs = (BTreeMap<String, u64>, BTreeMap<String, String>);
@@ -143,7 +182,6 @@ mod tests {
         bytes.extend(put("version", TYPE_UINT64, &5000u64.to_be_bytes()));
         bytes.extend(put("name", TYPE_STRING, &string("tank")));
         bytes.extend(put("state", TYPE_UINT64, &1u64.to_be_bytes()));
-        bytes.extend(put("txg", TYPE_UINT64, &0x1_0000_0002u64.to_be_bytes()));
         bytes.extend(put("pool_guid", TYPE_UINT64, &u64::MAX.to_be_bytes()));
         bytes.extend(put("hostid", TYPE_UINT64, &7u64.to_be_bytes()));
         bytes.extend(put("hostname", TYPE_STRING, &string("storage-a")));
@@ -152,26 +190,56 @@ mod tests {
         bytes
     }
 
+    fn uberblock(txg: u64, mmp_delay: u64) -> Vec<u8> {
+        let mut slot = vec![0; SLOT];
+        let numbers = [(0, UBERBLOCK_MAGIC), (16, txg), (32, 1_700_000_000), (176, MMP_MAGIC)];
+        for (at, number) in numbers.into_iter().chain([(184, mmp_delay)]) {
+            slot[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        slot
+    }
+
+    /// A label with a ring of these uberblocks, among slots that hold none.
+    fn with_ring(slots: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = label();
+        bytes.resize(LENGTH, 0);
+        for slot in slots {
+            bytes.extend(slot);
+            bytes.extend([0; 3 * SLOT]);
+        }
+        bytes.resize(LENGTH + RING, 0);
+        bytes
+    }
+
     #[test]
     fn a_label_is_read() {
-        let want = Label {
+        let mut want = Label {
             pool: "tank".to_string(),
             pool_guid: u64::MAX,
             state: LabelState::Exported,
             txg: 0x1_0000_0002,
+            multihost: true,
             hostid: 7,
             hostname: "storage-a".to_string(),
         };
-        assert_eq!(parse(&label()), Ok(Some(want)));
+        let older = uberblock(0x1_0000_0001, 0);
+        let bytes = with_ring(&[older.clone(), uberblock(0x1_0000_0002, 1000)]);
+        assert_eq!(parse(&bytes), Ok(Some(want.clone())));
+        want.multihost = false;
+        let bytes = with_ring(&[uberblock(0x1_0000_0002, 0), older]);
+        assert_eq!(parse(&bytes), Ok(Some(want)));
+        assert_eq!(parse(&with_ring(&[])), Err("it has no uberblock".to_string()));
     }
 
     #[test]
     fn no_label_is_none_and_half_a_label_is_an_error_at_any_length() {
         assert_eq!(parse(&[0; 64]), Ok(None));
         assert_eq!(parse(&[]), Ok(None));
-        let whole = label();
-        for length in 1..whole.len() - 4 {
-            assert!(parse(&whole[..length]).is_err(), "{length}");
+        for length in 1..label().len() - 4 {
+            let mut half = with_ring(&[uberblock(1, 0)]);
+            half[length..LENGTH].fill(0xff);
+            assert!(parse(&half).is_err(), "{length}");
+            assert!(parse(&half[..length]).is_err(), "{length}");
         }
     }
 }

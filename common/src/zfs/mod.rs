@@ -2,9 +2,11 @@
 
 mod label;
 mod status;
+mod version;
 
 pub use label::{Label, LabelState, read_label};
 pub use status::{Status, Vdev, parse_status};
+pub use version::{Claim, Version, version};
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
@@ -26,6 +28,15 @@ impl PoolState {
     /// Whether the pool works, perhaps weakened.
     pub fn is_usable(&self) -> bool {
         matches!(self, PoolState::Online | PoolState::Degraded)
+    }
+
+    /// The kernel's word for it.
+    pub fn word(&self) -> &str {
+        match self {
+            PoolState::Online => "ONLINE",
+            PoolState::Degraded => "DEGRADED",
+            PoolState::Other(word) => word,
+        }
     }
 }
 
@@ -58,18 +69,24 @@ pub fn imported_pools(machine: &Machine) -> Result<Option<Vec<String>>, Fault> {
 /// This host's id as ZFS knows it: the module's parameter, else the four bytes of /etc/hostid, else
 /// 0 (`module/os/linux/spl/spl-generic.c`, `zone_get_hostid`).
 pub fn hostid(machine: &Machine) -> Result<u64, Fault> {
+    match module_hostid(machine)? {
+        Some(hostid) => Ok(hostid),
+        None => file_hostid(machine),
+    }
+}
+
+/// The id in the module's parameter; `None` if it leaves that to the file.
+pub fn module_hostid(machine: &Machine) -> Result<Option<u64>, Fault> {
     let parameter = Path::new("/sys/module/spl/parameters/spl_hostid");
     let text = machine.read(parameter)?.unwrap_or_default();
-    if let Ok(hostid) = text.parse::<u64>()
-        && hostid != 0
-    {
-        return Ok(hostid);
-    }
+    Ok(text.parse().ok().filter(|hostid| *hostid != 0))
+}
+
+/// The id in /etc/hostid; 0 if there is none.
+pub fn file_hostid(machine: &Machine) -> Result<u64, Fault> {
     let bytes = machine.read_bytes(Path::new("/etc/hostid"))?.unwrap_or_default();
-    match <[u8; 4]>::try_from(bytes.as_slice()) {
-        Ok(bytes) => Ok(u64::from(u32::from_le_bytes(bytes))),
-        Err(_) => Ok(0),
-    }
+    Ok(<[u8; 4]>::try_from(bytes.as_slice())
+        .map_or(0, |bytes| u64::from(u32::from_le_bytes(bytes))))
 }
 
 /// A file system or zvol, and the properties that were asked for.

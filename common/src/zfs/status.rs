@@ -2,6 +2,7 @@
 //! machine-readable form of it, so the table is read strictly.
 
 use crate::ocf::Fault;
+use std::fmt;
 
 /// What `zpool status -p POOL` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,17 @@ pub struct Vdev {
     pub state: String,
     /// Errors of reading, of writing, and of checksums, together.
     pub errors: u64,
+}
+
+impl fmt::Display for Vdev {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.was.as_deref().and_then(|path| path.rsplit('/').next());
+        write!(out, "{} {}", name.unwrap_or(&self.name), self.state)?;
+        if self.errors > 0 {
+            write!(out, " with {} errors", self.errors)?;
+        }
+        Ok(())
+    }
 }
 
 const STATES: [&str; 8] =
@@ -91,6 +103,8 @@ mod tests {
         assert_eq!(status.vdevs.len(), 5);
         let (name, state) = ("data-b1".to_string(), "FAULTED".to_string());
         assert_eq!(status.vdevs[3], Vdev { name, was: None, state, errors: 157 });
+        assert_eq!(status.vdevs[3].to_string(), "data-b1 FAULTED with 157 errors");
+        assert_eq!(status.vdevs[4].to_string(), "data-b2 UNAVAIL");
         assert_eq!(status.vdevs[4].name, "1535924578361137954");
         assert_eq!(status.vdevs[4].was.as_deref(), Some("/dev/mapper/data-b2"));
     }

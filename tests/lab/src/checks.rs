@@ -2,17 +2,25 @@
 
 use crate::machine::{self, Machine};
 use crate::state::Lab;
-use crate::{cluster, load, scenarios, ssh, timers};
+use crate::{cluster, load, pool_checks, scenarios, ssh, timers};
 use anyhow::{Result, bail, ensure};
 use std::time::Instant;
 
 type Check = (&'static str, fn(&Lab) -> Result<()>);
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 12] = [
     ("disks lose what was not flushed, and nothing else", disks_lose_unflushed),
     ("an administrator's commands", commands),
+    ("zfs-pool refuses while another may have the pool", pool_checks::refusals),
+    ("zfs-pool names the holders of its pool", pool_checks::holders),
+    ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
+    ("zfs-pool is cut off between any two steps", pool_checks::cut_starts),
+    ("zfs-pool is killed during its import", pool_checks::killed_import),
+    ("zfs-pool on a suspended pool", pool_checks::suspended),
     ("planned failover and back", scenarios::planned),
     ("crash of the active node", scenarios::crash),
+    ("a node with old data alone", scenarios::stale),
+    ("a frozen node wakes up", scenarios::frozen),
 ];
 
 /// Runs the checks whose name contains `only`.

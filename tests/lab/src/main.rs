@@ -18,6 +18,7 @@ mod load;
 mod machine;
 mod net;
 mod plug;
+mod pool_checks;
 mod qmp;
 mod scenarios;
 mod snapshot;
@@ -69,6 +70,8 @@ enum Verb {
     Plugd,
     /// Show a planned failover and back while a client writes.
     Demo,
+    /// Measure what is worth a comparison.
+    Bench,
     /// Run all checks and scenarios.
     Test {
         /// Only those whose name contains this
@@ -93,6 +96,7 @@ fn main() -> Result<()> {
             _ => bail!("power {to:?} is neither on nor off"),
         },
         Verb::Plugd => plug::serve(&lab),
+        Verb::Bench => pool_checks::benchmark(&lab),
         Verb::Demo => checks::demo(&lab),
         Verb::Test { only } => checks::test(&lab, only.as_deref()),
     }

@@ -26,6 +26,33 @@ fn pid_file(lab: &Lab) -> PathBuf {
     lab.file("plugs.pid")
 }
 
+/// What is wrong with a plug.
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    /// It never switches on again.
+    StaysOff,
+    /// It says that it has switched, and does nothing.
+    Lies,
+}
+
+fn fault_file(lab: &Lab, machine: &Machine, fault: Fault) -> PathBuf {
+    let name = match fault {
+        Fault::StaysOff => "stays-off",
+        Fault::Lies => "lies",
+    };
+    lab.file(&format!("{}.{name}", machine.name))
+}
+
+/// Breaks the plug of a machine.
+pub(crate) fn damage(lab: &Lab, machine: &Machine, fault: Fault) -> Result<()> {
+    fs::write(fault_file(lab, machine, fault), "on").context("cannot break a plug")
+}
+
+/// Mends it.
+pub(crate) fn mend(lab: &Lab, machine: &Machine, fault: Fault) -> Result<()> {
+    fs::remove_file(fault_file(lab, machine, fault)).context("cannot mend a plug")
+}
+
 /// Starts the daemon, in the lab's network namespace.
 pub(crate) fn start(lab: &Lab) -> Result<()> {
     stop(lab);
@@ -86,9 +113,17 @@ fn converse(lab: &Lab, mut stream: TcpStream) -> Result<()> {
 fn switch(lab: &Lab, request: &str) -> Result<bool> {
     let (verb, name) = request.split_once(' ').context("a request is a verb and a machine")?;
     let machine = Machine::named(name)?;
+    let lie = fault_file(lab, machine, Fault::Lies);
+    if lie.exists() {
+        if verb != "status" {
+            fs::write(&lie, verb)?;
+        }
+        return Ok(fs::read_to_string(&lie)? == "on");
+    }
     match verb {
         "status" => return Ok(machine.has_power(lab)),
         "off" => machine::kill(lab, machine)?,
+        "on" if fault_file(lab, machine, Fault::StaysOff).exists() => bail!("{name} stays off"),
         "on" => machine::boot(lab, machine)?,
         _ => bail!("the verb {verb:?} is unknown"),
     }

@@ -4,8 +4,9 @@ use crate::command::{await_until, stage};
 use crate::load::{self, Acks, Writer};
 use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
-use crate::{cluster, image, net, plug, snapshot, ssh, timeline, timers};
+use crate::{cluster, image, net, plug, qmp, snapshot, ssh, timeline, timers};
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 use std::fs;
 use std::time::SystemTime;
 
@@ -48,7 +49,7 @@ fn make_cluster(lab: &Lab) -> Result<()> {
 }
 
 /// The other storage node.
-fn other(node: &Machine) -> Result<&'static Machine> {
+pub(crate) fn other(node: &Machine) -> Result<&'static Machine> {
     Machine::named(if node.name == "storage-a" { "storage-b" } else { "storage-a" })
 }
 
@@ -109,11 +110,7 @@ pub(crate) fn crash(lab: &Lab) -> Result<()> {
     writer.await_more(BLOCKS)?;
     stage(&format!("{} returns, the pool heals", dead.name), || {
         ssh::await_one(lab, dead)?;
-        await_until("all legs are ONLINE", timers::HEAL, || {
-            let status = ssh::run(lab, survivor, "zpool status -p san-pool");
-            let status = status.map_err(|error| format!("{error:#}"))?;
-            if is_healthy(&status) { Ok(()) } else { Err(status) }
-        })?;
+        await_healthy(lab, survivor)?;
         await_unmarked(lab, survivor, dead)
     })?;
     writer.await_more(BLOCKS)?;
@@ -127,6 +124,111 @@ pub(crate) fn crash(lab: &Lab) -> Result<()> {
     let want = [format!("off {}", dead.name), format!("on {}", dead.name)];
     ensure!(did == want, "the plugs did {did:?}");
     judge(lab, &acks)
+}
+
+/// Both nodes die, one after the other. The one that missed the writes of the other never serves alone, and says why;
+/// when the other is back, all is there.
+pub(crate) fn stale(lab: &Lab) -> Result<()> {
+    let first = fresh_cluster(lab)?;
+    let second = other(first)?;
+    let quorum = Machine::named("quorum-c")?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    plug::damage(lab, first, plug::Fault::StaysOff)?;
+    machine::kill(lab, first)?;
+    stage(&format!("{} dies and stays off, {} takes over", first.name, second.name), || {
+        cluster::await_placed(lab, quorum, Some(second.name)).map(|_| ())
+    })?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    plug::damage(lab, second, plug::Fault::StaysOff)?;
+    machine::kill(lab, second)?;
+    let refusal = format!("the legs of {} have missed writes since", first.name);
+    stage(&format!("{} dies too, {} comes back alone", second.name, first.name), || {
+        plug::mend(lab, first, plug::Fault::StaysOff)?;
+        machine::boot(lab, first)?;
+        ssh::await_one(lab, first)?;
+        await_until("it refuses", timers::CLUSTER, || {
+            let status = ssh::run(lab, quorum, "crm_mon --one-shot --output-as=xml");
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            let reasons = status.lines().filter(|line| line.contains("exitreason"));
+            let seen: Vec<&str> = reasons.collect();
+            if seen.iter().any(|line| line.contains(&refusal)) {
+                Ok(())
+            } else {
+                Err(seen.join("\n"))
+            }
+        })
+    })?;
+    let pools = ssh::run(lab, first, "zpool list -H -o name")?;
+    ensure!(pools.is_empty(), "{} has imported {pools:?}", first.name);
+    stage(&format!("{} is back", second.name), || {
+        plug::mend(lab, second, plug::Fault::StaysOff)?;
+        machine::boot(lab, second)?;
+        ssh::await_one(lab, second)?;
+        cluster::await_placed(lab, quorum, None).map(|_| ())
+    })?;
+    judge(lab, &acks)
+}
+
+/// The active node is frozen, and its plug lies: it is taken for dead and wakes up later. Nothing that it writes then
+/// reaches a leg of the other node, and it serves nobody.
+pub(crate) fn frozen(lab: &Lab) -> Result<()> {
+    let sleeper = fresh_cluster(lab)?;
+    let survivor = other(sleeper)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    plug::damage(lab, sleeper, plug::Fault::Lies)?;
+    qmp::command(&sleeper.control(lab), "stop", json!({}))?;
+    stage(&format!("{} freezes, {} takes over", sleeper.name, survivor.name), || {
+        cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
+    })?;
+    writer.await_more(BLOCKS)?;
+    qmp::command(&sleeper.control(lab), "cont", json!({}))?;
+    stage(&format!("{} wakes up with the pool", sleeper.name), || {
+        ssh::await_one(lab, sleeper)?;
+        // It wants to write; the legs of the other node never take it.
+        ssh::run(lab, sleeper, "(zfs set hasan:woken=1 san-pool > /dev/null 2>&1 &)")?;
+        let target =
+            format!("/sys/kernel/config/target/iscsi/iqn.2025-01.lab.home:{}", survivor.name);
+        let refused =
+            format!("grep -h . {target}/fabric_statistics/iscsi_login_stats/authorize_fails");
+        await_until("its logins are refused", timers::CLUSTER, || {
+            let count = ssh::run(lab, survivor, &refused).map_err(|error| format!("{error:#}"))?;
+            if count.trim() == "0" { Err("no login was refused".to_string()) } else { Ok(()) }
+        })?;
+        let acls = ssh::run(lab, survivor, &format!("ls {target}/tpgt_1/acls"))?;
+        ensure!(acls.trim().is_empty(), "{} lets in {acls:?}", survivor.name);
+        Ok(())
+    })?;
+    let owner = ssh::run(
+        lab,
+        survivor,
+        "for leg in $(dmsetup ls --target linear | cut -f1 | grep -v export); do \
+                                           zdb -l /dev/mapper/$leg | grep -m1 hostname; done | sort -u",
+    )?;
+    ensure!(owner.trim() == format!("hostname: '{}'", survivor.name), "the legs say {owner:?}");
+    stage(&format!("{} is really switched off and on", sleeper.name), || {
+        plug::mend(lab, sleeper, plug::Fault::Lies)?;
+        machine::kill(lab, sleeper)?;
+        machine::boot(lab, sleeper)?;
+        ssh::await_one(lab, sleeper)?;
+        cluster::await_placed(lab, survivor, Some(survivor.name))?;
+        await_healthy(lab, survivor)?;
+        await_unmarked(lab, survivor, sleeper)
+    })?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    timeline::print(lab, acks.times[0], &[survivor], &acks)?;
+    judge(lab, &acks)
+}
+
+fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
+    await_until("all legs are ONLINE", timers::HEAL, || {
+        let status = ssh::run(lab, node, "zpool status -p san-pool");
+        let status = status.map_err(|error| format!("{error:#}"))?;
+        if is_healthy(&status) { Ok(()) } else { Err(status) }
+    })
 }
 
 /// The mark on the node that missed writes goes when it has them.

@@ -1,11 +1,12 @@
 //! Two maps over each local disk, one for ZFS and one for the backend target; and that target, for
-//! the other node's initiator alone.
+//! the other node's initiator alone. While that node is shut out, not even for that one: a node that
+//! was taken for dead, and was only frozen, must not write to our legs when it wakes.
 
-use hasan::config::{self, Backend};
-use hasan::legs::{self, Leg, Map, Role};
-use hasan::lio::{self, Backstore, Lun, Shell, Tpg, TpgName};
-use hasan::machine::Machine;
-use hasan::ocf::Fault;
+use crate::config::{self, Backend};
+use crate::legs::{self, Leg, Map, Role};
+use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName};
+use crate::machine::Machine;
+use crate::ocf::{Fault, Rc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -29,7 +30,7 @@ fn group(backend: &Backend) -> TpgName {
 }
 
 /// Brings up what can be brought up; a disk that is missing does not hinder the others.
-pub(crate) fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
+pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
     let mut missing = Vec::new();
     let maps = legs::observe(machine)?;
@@ -71,11 +72,43 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
 }
 
 fn steps_up(backend: &Backend, actual: &Actual) -> Vec<lio::Step> {
-    lio::shell_up(&shell(backend, actual), actual.tpg.as_ref(), &actual.backstores)
+    let initiators = BTreeSet::from([backend.peer.initiator.clone()]);
+    let shell = Shell { initiators, ..shell(backend, actual) };
+    lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores)
 }
 
-/// The wanted target: a LUN for each leg whose map is there. A LUN keeps the number that it has,
-/// because a change would tear it from a session; the peer tells legs by their serials.
+/// Whether the target is there and the other node may not use it.
+pub fn is_peer_shut_out(machine: &Machine, backend: &Backend) -> bool {
+    lio::lets_in(machine, &group(backend), &backend.peer.initiator) == Some(false)
+}
+
+/// Ends the other node's session with our legs, and lets it begin no other one.
+pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    let actual = observe(machine, backend)?;
+    if actual.tpg.is_none() {
+        return Ok(());
+    }
+    for step in lio::shell_up(&shell(backend, &actual), actual.tpg.as_ref(), &actual.backstores) {
+        lio::apply(machine, &step)?;
+    }
+    if is_peer_shut_out(machine, backend) {
+        return Ok(());
+    }
+    Err(Fault::generic(format!(
+        "cannot keep {} away from the legs of this node",
+        backend.peer.node
+    )))
+}
+
+/// Lets the other node use our legs again.
+pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    let actual = observe(machine, backend)?;
+    steps_up(backend, &actual).iter().try_for_each(|step| lio::apply(machine, step))
+}
+
+/// The wanted target, without initiators: a LUN for each leg whose map is there. A LUN keeps the
+/// number that it has, because a change would tear it from a session; the peer tells legs by their
+/// serials.
 fn shell(backend: &Backend, actual: &Actual) -> Shell {
     let mut luns = BTreeMap::new();
     let mut fresh = Vec::new();
@@ -105,7 +138,7 @@ fn shell(backend: &Backend, actual: &Actual) -> Shell {
             ("prod_mode_write_protect", "0"),
         ]),
         luns,
-        initiators: BTreeSet::from([backend.peer.initiator.clone()]),
+        initiators: BTreeSet::new(),
     }
 }
 
@@ -116,7 +149,7 @@ fn number_of(lun: &Lun, actual: &Actual) -> Option<u64> {
 }
 
 /// Takes the export down. The maps for ZFS stay: a pool may be on them.
-pub(crate) fn down(machine: &Machine, path: &Path) -> Result<(), Fault> {
+pub fn down(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
     let actual = observe(machine, &backend)?;
     let exports: BTreeSet<_> = backend.legs.keys().map(Leg::export_device).collect();
@@ -132,7 +165,7 @@ pub(crate) fn down(machine: &Machine, path: &Path) -> Result<(), Fault> {
 }
 
 /// Says what is missing of the export.
-pub(crate) fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
+pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
     let actual = observe(machine, &backend)?;
     let mapped = |leg: &&Leg| {
@@ -143,6 +176,15 @@ pub(crate) fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
     if !missing.is_empty() {
         let advice = "see: systemctl status hasan-backend-export";
         return Err(Fault::generic(format!("legs without maps: {}; {advice}", missing.join(", "))));
+    }
+    if is_peer_shut_out(machine, &backend) {
+        return Err(Fault::new(
+            Rc::Degraded,
+            format!(
+                "{} is shut out from the legs of this node until it has joined anew, without the pool",
+                backend.peer.node
+            ),
+        ));
     }
     let portals = BTreeSet::from([backend.portal.clone()]);
     let door = lio::door_up(&group(&backend), &portals, actual.tpg.as_ref());

@@ -1,0 +1,86 @@
+//! What lies in a pool that has just been imported: keys, mounts, nodes of zvols. None of it may keep
+//! the pool from being started: one bad dataset must not hold up the others.
+
+use crate::apply::Options;
+use hasan::machine::Machine;
+use hasan::ocf::Fault;
+use hasan::zfs::{self, Dataset};
+use std::time::Duration;
+
+/// How long a start waits for the nodes of the zvols, which udev makes.
+const NODES: Duration = Duration::from_secs(20);
+/// When it asks udev once more, because an event may have been lost.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How many missing nodes the log names.
+const NAMED: usize = 8;
+
+/// Loads keys and mounts, as asked, and waits for the zvols' nodes.
+pub(crate) fn open(machine: &Machine, pool: &str, options: &Options<'_>) -> Result<(), Fault> {
+    if options.load_keys {
+        log_failure(machine.run("zfs", &["load-key", "-r", pool]));
+        if options.mount {
+            mount(machine, pool)?;
+        }
+    }
+    await_nodes(machine, pool)
+}
+
+fn list(
+    machine: &Machine,
+    pool: &str,
+    kind: &str,
+    properties: &str,
+) -> Result<Vec<Dataset>, Fault> {
+    let fields = "name,property,value,source";
+    let arguments = ["get", "-Hp", "-r", "-t", kind, "-o", fields, properties, pool];
+    zfs::parse_datasets(&machine.run("zfs", &arguments)?)
+}
+
+/// Mounts what the import would have mounted, parents first.
+fn mount(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    let datasets = list(machine, pool, "filesystem", "canmount,mountpoint,keystatus,mounted")?;
+    let is = |dataset: &Dataset, name: &str, value: &str| {
+        dataset.native.get(name).map(String::as_str) == Some(value)
+    };
+    for dataset in datasets {
+        let wanted = is(&dataset, "canmount", "on")
+            && is(&dataset, "mounted", "no")
+            && !is(&dataset, "mountpoint", "none")
+            && !is(&dataset, "mountpoint", "legacy")
+            && !is(&dataset, "keystatus", "unavailable");
+        if wanted {
+            log_failure(machine.run("zfs", &["mount", &dataset.name]));
+        }
+    }
+    Ok(())
+}
+
+fn log_failure(result: Result<String, Fault>) {
+    if let Err(fault) = result {
+        tracing::error!("{}", fault.reason);
+    }
+}
+
+/// The kernel makes the devices before an import returns; udev makes the names after it.
+fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    let zvols = list(machine, pool, "volume", "volmode,keystatus")?;
+    let shown = |zvol: &&Dataset| {
+        let value = |name: &str| zvol.native.get(name).map(String::as_str);
+        value("volmode") != Some("none") && value("keystatus") != Some("unavailable")
+    };
+    let names: Vec<String> = zvols.iter().filter(shown).map(|zvol| zvol.name.clone()).collect();
+    let missing = || -> Vec<&String> {
+        names.iter().filter(|name| !machine.exists(&zfs::zvol_device(name))).collect()
+    };
+    if machine.await_condition(AGAIN, || Ok(missing().is_empty()))? {
+        return Ok(());
+    }
+    let again = ["trigger", "--action=change", "--subsystem-match=block", "--sysname-match=zd*"];
+    log_failure(machine.run("udevadm", &again));
+    if !machine.await_condition(NODES, || Ok(missing().is_empty()))? {
+        let missing = missing();
+        let first: Vec<&str> = missing.iter().take(NAMED).map(|name| name.as_str()).collect();
+        tracing::error!("{} zvols have no node: {} …", missing.len(), first.join(", "));
+    }
+    Ok(())
+}

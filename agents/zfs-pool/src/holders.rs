@@ -1,0 +1,226 @@
+//! Who holds a pool: all that keeps `zpool export` from ending, each by its name. An export is not
+//! even tried while one is left: a failed one takes away the nodes of the zvols that were not open,
+//! and on ZFS 2.2.7 to 2.3 one with an open zvol never ends.
+
+use hasan::machine::Machine;
+use hasan::ocf::Fault;
+use hasan::{lio, processes};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// How many holders a reason names.
+const NAMED: usize = 8;
+
+/// A mounted file system (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    at: PathBuf,
+    kind: String,
+    source: String,
+}
+
+/// The holders of the pool, in words; empty if nobody holds it.
+pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
+    let folder = Path::new("/dev/zvol").join(pool);
+    let zvols = zvols(machine, &folder)?;
+    let is_zvol = |path: &Path| {
+        path.starts_with(&folder)
+            || path.strip_prefix("/dev").is_ok_and(|name| zvols.contains_key(name))
+    };
+    let mut found = backstores(machine, &is_zvol)?;
+    found.extend(stacked(machine, &zvols)?);
+    found.extend(swaps(machine, &is_zvol)?);
+    let mounts = parse_mounts(&machine.read_required(Path::new("/proc/self/mountinfo"))?)?;
+    let on_zvols = mounts.iter().filter(|mount| is_zvol(Path::new(&mount.source)));
+    found.extend(
+        on_zvols.map(|mount| format!("the mount of {} at {}", mount.source, mount.at.display())),
+    );
+    let datasets: Vec<&Mount> =
+        mounts.iter().filter(|mount| mount.kind == "zfs" && is_of(pool, &mount.source)).collect();
+    found.extend(exports(machine, &datasets)?);
+    let is_below = |path: &Path| {
+        // A deeper mount of another file system hides what lies below it.
+        let nearest = mounts
+            .iter()
+            .filter(|mount| path.starts_with(&mount.at))
+            .max_by_key(|mount| mount.at.as_os_str().len());
+        nearest.is_some_and(|mount| datasets.contains(&mount))
+    };
+    let processes = processes::with_open(machine, |path| is_zvol(path) || is_below(path))?;
+    found.extend(processes.iter().map(ToString::to_string));
+    Ok(found)
+}
+
+/// A sentence of the holders' names; of many, of the first ones.
+pub(crate) fn sentence(holders: &[String]) -> String {
+    let named = holders.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match holders.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}, and {more} more"),
+    }
+}
+
+fn is_of(pool: &str, dataset: &str) -> bool {
+    dataset.strip_prefix(pool).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The pool's zvols: kernel name (`zd16`) and link. From the links that udev makes, partitions too.
+fn zvols(machine: &Machine, folder: &Path) -> Result<BTreeMap<PathBuf, PathBuf>, Fault> {
+    let mut zvols = BTreeMap::new();
+    for name in machine.list(folder)?.unwrap_or_default() {
+        let path = folder.join(&name);
+        match machine.link(&path)? {
+            Some(target) => {
+                zvols.extend(target.file_name().map(|block| (PathBuf::from(block), path)));
+            }
+            None => zvols.extend(self::zvols(machine, &path)?),
+        }
+    }
+    Ok(zvols)
+}
+
+/// The kernel shows LIO's hold on a device nowhere but in configfs.
+fn backstores(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec<String>, Fault> {
+    let held = lio::backstores(machine)?.into_iter().filter(|each| is_zvol(&each.device));
+    Ok(held.map(|each| format!("the LIO backstore {}", each.at.name)).collect())
+}
+
+/// Devices that lie over a zvol: device-mapper, MD, loop.
+fn stacked(machine: &Machine, zvols: &BTreeMap<PathBuf, PathBuf>) -> Result<Vec<String>, Fault> {
+    let mut found = Vec::new();
+    for (block, zvol) in zvols {
+        let folder = Path::new("/sys/class/block").join(block).join("holders");
+        for holder in machine.list(&folder)?.unwrap_or_default() {
+            found.push(format!("{holder} over {}", zvol.display()));
+        }
+    }
+    for block in machine.list(Path::new("/sys/block"))?.unwrap_or_default() {
+        if !block.starts_with("loop") {
+            continue;
+        }
+        let path = Path::new("/sys/block").join(&block).join("loop/backing_file");
+        let Some(file) = machine.read(&path)? else { continue };
+        let file = Path::new(&file);
+        let device = file.strip_prefix("/dev").unwrap_or(file);
+        if zvols.contains_key(device) || zvols.values().any(|zvol| zvol == file) {
+            found.push(format!("{block} over {}", file.display()));
+        }
+    }
+    Ok(found)
+}
+
+/// Swap areas (`/proc/swaps`: a heading, then path, type, size, used, priority).
+fn swaps(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec<String>, Fault> {
+    let text = machine.read(Path::new("/proc/swaps"))?.unwrap_or_default();
+    let paths = text.lines().skip(1).filter_map(|row| row.split_whitespace().next());
+    let held = paths.filter(|path| is_zvol(Path::new(path)));
+    Ok(held.map(|path| format!("swap on {path}")).collect())
+}
+
+/// What the kernel's NFS server exports of the datasets (`/proc/fs/nfs/exports`: path, clients).
+fn exports(machine: &Machine, datasets: &[&Mount]) -> Result<Vec<String>, Fault> {
+    let text = machine.read(Path::new("/proc/fs/nfs/exports"))?.unwrap_or_default();
+    let paths = text.lines().filter(|row| !row.starts_with('#'));
+    let paths = paths.filter_map(|row| row.split_whitespace().next()).map(unescape);
+    let held = paths.filter(|path| datasets.iter().any(|mount| path.starts_with(&mount.at)));
+    Ok(held.map(|path| format!("the NFS export of {}", path.display())).collect())
+}
+
+fn parse_mounts(text: &str) -> Result<Vec<Mount>, Fault> {
+    text.lines()
+        .map(|row| {
+            let strange =
+                || Fault::generic(format!("cannot read the row {row:?} of /proc/self/mountinfo"));
+            // Number, parent, device, root, place, options, optional fields, "-", type, source.
+            let (before, behind) = row.split_once(" - ").ok_or_else(strange)?;
+            let at = before.split(' ').nth(4).map(unescape).ok_or_else(strange)?;
+            let mut behind = behind.split(' ').map(|word| unescape(word).display().to_string());
+            let (kind, source) = (behind.next(), behind.next());
+            Ok(Mount { at, kind: kind.ok_or_else(strange)?, source: source.ok_or_else(strange)? })
+        })
+        .collect()
+}
+
+/// The kernel writes a blank as `\040`, a tab, newline and backslash likewise.
+fn unescape(word: &str) -> PathBuf {
+    let pairs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    PathBuf::from(pairs.iter().fold(word.to_string(), |text, (from, to)| text.replace(from, to)))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "recorded trees are made with files")]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// A machine with the pool p: zvols p/v/a (zd0) and p/b (zd16), the dataset p/files mounted.
+    fn recorded(name: &str) -> PathBuf {
+        let root =
+            std::env::temp_dir().join(format!("hasan-holders-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        for folder in ["dev/zvol/p/v", "sys/class/block/zd0/holders", "proc/self", "sys/block"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        symlink("../../../zd0", root.join("dev/zvol/p/v/a")).unwrap();
+        symlink("../../zd16", root.join("dev/zvol/p/b")).unwrap();
+        let mounts = "20 1 254:0 / / rw - ext4 /dev/vda rw\n\
+            31 20 0:40 / /p/files rw shared:1 - zfs p/files rw\n\
+            32 20 0:41 / /other rw - zfs px/files rw\n";
+        fs::write(root.join("proc/self/mountinfo"), mounts).unwrap();
+        root
+    }
+
+    fn put(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn each_kind_of_holder_is_named_and_nothing_else() {
+        let root = recorded("each");
+        let machine = Machine::recorded(&root);
+        assert_eq!(holders(&machine, "p"), Ok(Vec::new()));
+        let core = "sys/kernel/config/target/core/iblock_0/vm-1";
+        put(&root, &format!("{core}/udev_path"), "/dev/zvol/p/b\n");
+        put(&root, &format!("{core}/enable"), "1\n");
+        put(&root, &format!("{core}/wwn/vpd_unit_serial"), "T10 VPD Unit Serial Number: x\n");
+        fs::create_dir_all(root.join("sys/class/block/zd0/holders/dm-3")).unwrap();
+        put(&root, "sys/block/loop1/loop/backing_file", "/dev/zd16\n");
+        put(&root, "sys/block/loop2/loop/backing_file", "/dev/zd32\n");
+        put(&root, "proc/swaps", "Filename Type Size Used Priority\n/dev/zd0 partition 1 0 -2\n");
+        put(&root, "proc/fs/nfs/exports", "# Version 1.1\n/p/files/a\\040b *(rw)\n/other *(rw)\n");
+        for (id, name, target) in [("7", "qemu", "/dev/zd16"), ("8", "sh", "/other/x")] {
+            put(&root, &format!("proc/{id}/comm"), &format!("{name}\n"));
+            fs::create_dir_all(root.join(format!("proc/{id}/fd"))).unwrap();
+            symlink(target, root.join(format!("proc/{id}/fd/3"))).unwrap();
+        }
+        put(&root, "proc/9/comm", "bash\n");
+        symlink("/p/files/home", root.join("proc/9/cwd")).unwrap();
+        let want = [
+            "the LIO backstore vm-1",
+            "dm-3 over /dev/zvol/p/v/a",
+            "loop1 over /dev/zd16",
+            "swap on /dev/zd0",
+            "the NFS export of /p/files/a b",
+            "qemu (process 7)",
+            "bash (process 9)",
+        ];
+        assert_eq!(holders(&machine, "p").unwrap(), want);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_strange_row_is_an_error_that_shows_it() {
+        let fault = parse_mounts("20 1 254:0 / / rw ext4\n").unwrap_err();
+        assert!(fault.reason.contains("\"20 1 254:0 / / rw ext4\""), "{}", fault.reason);
+    }
+
+    #[test]
+    fn of_many_holders_the_first_are_named() {
+        let many: Vec<String> = (0..10).map(|number| format!("h{number}")).collect();
+        assert_eq!(sentence(&many[..2]), "h0, h1");
+        assert!(sentence(&many).ends_with("h7, and 2 more"), "{}", sentence(&many));
+    }
+}

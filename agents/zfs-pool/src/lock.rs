@@ -1,0 +1,66 @@
+//! The lock of an import. The `zpool` that imports inherits it, so it is held until that process is
+//! gone, whatever becomes of the agent: while ZFS looks for another importer the kernel shows no
+//! pool, and yet one may appear.
+
+use hasan::machine::Machine;
+use hasan::ocf::Fault;
+use hasan::processes;
+use std::fs::{File, TryLockError};
+use std::path::PathBuf;
+
+/// The programs that an import runs under the lock.
+const IMPORTERS: [&str; 2] = ["zpool", "zhack"];
+
+fn path(pool: &str) -> PathBuf {
+    PathBuf::from(format!("/run/hasan/zfs-pool.{pool}.lock"))
+}
+
+/// Whether an import of the pool is under way. Makes nothing.
+pub(crate) fn is_held(machine: &Machine, pool: &str) -> Result<bool, Fault> {
+    if !machine.exists(&path(pool)) {
+        return Ok(false);
+    }
+    Ok(try_take(machine, pool)?.is_none())
+}
+
+/// Takes the lock; waits for an import that is under way, as long as the machine's deadline allows.
+pub(crate) fn take(machine: &Machine, pool: &str) -> Result<File, Fault> {
+    let mut lock = None;
+    machine.await_condition(machine.time_left(), || {
+        lock = try_take(machine, pool)?;
+        Ok(lock.is_some())
+    })?;
+    lock.ok_or_else(|| {
+        Fault::generic(format!("an earlier import of the pool {pool} did not end in time"))
+    })
+}
+
+/// Ends an import that is under way, and waits until it has ended.
+pub(crate) fn end_import(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    if !is_held(machine, pool)? {
+        return Ok(());
+    }
+    for process in processes::with_open(machine, |target| target == path(pool))? {
+        if IMPORTERS.contains(&process.name.as_str()) {
+            tracing::warn!("ending the import by {process}");
+            process.kill();
+        }
+    }
+    let ended = machine.await_condition(machine.time_left(), || Ok(!is_held(machine, pool)?))?;
+    if ended {
+        return Ok(());
+    }
+    Err(Fault::generic(format!("an import of the pool {pool} is under way and does not end")))
+}
+
+/// `None` if another process holds it.
+fn try_take(machine: &Machine, pool: &str) -> Result<Option<File>, Fault> {
+    let file = machine.open_lock(&path(pool))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(Fault::generic(format!("cannot lock {}: {error}", path(pool).display())))
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Two nodes, played through every order of events up to a depth, with the real decision in each
+//! start: never two importers, and never an import that lacks an acknowledged write. ZFS's own
+//! protection (multihost) is left out on purpose: the decision has to be safe without it.
+
+use super::*;
+use hasan::pacemaker::{Cluster, NodeState, Owner};
+use hasan::zfs::{Label, LabelState, Version};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DEPTH: usize = 9;
+const NODES: [usize; 2] = [0, 1];
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// Where a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Life {
+    Member,
+    /// Alive, and no member: Pacemaker was stopped in maintenance mode.
+    Left,
+    /// Alive, and cut off from the cluster.
+    CutOff,
+    Dead,
+    Fenced,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct OnLeg {
+    txg: u64,
+    exported: bool,
+    host: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct World {
+    life: [Life; 2],
+    /// Whether the node has the pool imported, and then whether the other's leg is part of it.
+    pool: [Option<bool>; 2],
+    marked: [bool; 2],
+    legs: [OnLeg; 2],
+    link: bool,
+    /// Owner, hosts, transaction group.
+    record: Option<(usize, Vec<usize>, u64)>,
+    acknowledged: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Start(usize),
+    /// A start that is killed before its import.
+    CutStart(usize),
+    Stop(usize),
+    Write(usize),
+    /// The mark is written, the lost leg let go.
+    Release(usize),
+    Heal(usize),
+    Crash(usize),
+    Fence(usize),
+    Boot(usize),
+    Leave(usize),
+    CutOff(usize),
+    Link,
+}
+
+fn hostid(node: usize) -> u64 {
+    node as u64 + 1
+}
+
+impl World {
+    fn new() -> World {
+        let leg = OnLeg { txg: 1, exported: true, host: 0 };
+        World {
+            life: [Life::Member; 2],
+            pool: [None; 2],
+            marked: [false; 2],
+            legs: [leg; 2],
+            link: true,
+            record: Some((0, Vec::new(), 0)),
+            acknowledged: 1,
+        }
+    }
+
+    fn is_alive(&self, node: usize) -> bool {
+        matches!(self.life[node], Life::Member | Life::Left | Life::CutOff)
+    }
+
+    /// Whether the other node's leg answers here.
+    fn reaches(&self, node: usize) -> bool {
+        self.link && self.is_alive(1 - node)
+    }
+
+    fn see(&self, node: usize) -> Seen {
+        let leg = |of: usize| Leg::new(NAMES[of]).unwrap();
+        let label = |of: usize| {
+            let on = self.legs[of];
+            let state = if on.exported { LabelState::Exported } else { LabelState::InUse };
+            Label {
+                pool: "tank".to_string(),
+                pool_guid: 9,
+                state,
+                txg: on.txg,
+                multihost: true,
+                hostid: hostid(on.host),
+                hostname: NAMES[on.host].to_string(),
+            }
+        };
+        let peer = 1 - node;
+        let mut labels = BTreeMap::from([(leg(node), label(node))]);
+        let mut peer_missing = vec![leg(peer)];
+        if self.reaches(node) {
+            labels.insert(leg(peer), label(peer));
+            peer_missing.clear();
+        }
+        let state = match self.life[peer] {
+            Life::Member => NodeState::Online,
+            Life::Left => NodeState::Offline,
+            Life::CutOff | Life::Dead => NodeState::Unclean,
+            Life::Fenced => NodeState::Fenced,
+        };
+        let mark = |of: usize| self.marked[of].then(|| "1".to_string());
+        Seen {
+            labels,
+            own_missing: Vec::new(),
+            peer_missing,
+            hostid: hostid(node),
+            version: Version(2, 1, 11),
+            policy: Policy::Require,
+            own: NAMES[node].to_string(),
+            peer: NAMES[peer].to_string(),
+            cluster: Cluster { peer: state, has_quorum: true, fencing_enabled: true },
+            peer_hostid: None,
+            peer_fresh: None,
+            own_mark: mark(node),
+            peer_mark: mark(peer),
+            record: self.record.as_ref().map(|(owner, hosts, txg)| Owner {
+                node: NAMES[*owner].to_string(),
+                pool_guid: (!hosts.is_empty()).then_some(9),
+                hostids: hosts.iter().map(|host| hostid(*host)).collect(),
+                txg: (!hosts.is_empty()).then_some(*txg),
+            }),
+        }
+    }
+
+    /// Writes a transaction group to the legs of the pool that a node has.
+    fn commit(&mut self, node: usize, exported: bool) {
+        let with_peer = self.pool[node] == Some(true);
+        let newest = self.legs[node].txg.max(if with_peer { self.legs[1 - node].txg } else { 0 });
+        let written = OnLeg { txg: newest + 1, exported, host: node };
+        self.legs[node] = written;
+        if with_peer {
+            self.legs[1 - node] = written;
+        }
+    }
+
+    /// The world after an event; `None` if the event cannot be.
+    fn after(&self, event: Event) -> Option<World> {
+        let mut world = self.clone();
+        let may = match event {
+            Event::Start(node) => world.start(node, true),
+            Event::CutStart(node) => world.start(node, false),
+            Event::Stop(node) => world.stop(node),
+            Event::Write(node) => world.write(node),
+            Event::Release(node) => world.release(node),
+            Event::Heal(node) => world.heal(node),
+            Event::Crash(node) => world.end(node, Life::Dead),
+            Event::Fence(node) => world.end(node, Life::Fenced),
+            // One that was alive comes back with all that it has.
+            Event::Boot(node) => {
+                let may = world.life[node] != Life::Member;
+                world.life[node] = Life::Member;
+                may
+            }
+            Event::Leave(node) => world.depart(node, Life::Left),
+            Event::CutOff(node) => world.depart(node, Life::CutOff),
+            Event::Link => {
+                world.link = !world.link;
+                true
+            }
+        };
+        may.then_some(world)
+    }
+
+    fn start(&mut self, node: usize, to_its_end: bool) -> bool {
+        if self.life[node] != Life::Member || self.pool[node].is_some() {
+            return false;
+        }
+        let seen = self.see(node);
+        if matches!(decide("tank", &seen), Decision::Refuse(_)) {
+            return false;
+        }
+        let found = newest(&seen).unwrap();
+        let before = usize::try_from(found.hostid - 1).unwrap();
+        self.marked[1 - node] |= !seen.peer_missing.is_empty();
+        let hosts = if before == node { vec![node] } else { vec![node, before] };
+        self.record = Some((node, hosts, found.txg));
+        if to_its_end {
+            assert!(found.txg >= self.acknowledged, "old data is served");
+            self.pool[node] = Some(seen.peer_missing.is_empty());
+            // ZFS takes the newest leg, and resilvers the other.
+            self.legs[node].txg = found.txg;
+            self.commit(node, false);
+            if self.pool[node] == Some(true) {
+                self.marked = [false; 2];
+            } else {
+                self.marked[node] = false;
+            }
+        }
+        true
+    }
+
+    fn stop(&mut self, node: usize) -> bool {
+        let waits = self.pool[node] == Some(true) && !self.reaches(node);
+        let may = self.pool[node].is_some() && self.life[node] == Life::Member && !waits;
+        if may {
+            self.commit(node, true);
+            self.pool[node] = None;
+        }
+        may
+    }
+
+    fn write(&mut self, node: usize) -> bool {
+        let waits = self.pool[node] == Some(true) && !self.reaches(node);
+        let may = self.pool[node].is_some() && self.is_alive(node) && !waits;
+        if may {
+            self.commit(node, false);
+            self.acknowledged = self.legs[node].txg;
+        }
+        may
+    }
+
+    /// Only a member can write a mark.
+    fn release(&mut self, node: usize) -> bool {
+        let waits = self.pool[node] == Some(true) && !self.reaches(node);
+        let may = waits && self.life[node] == Life::Member;
+        if may {
+            self.marked[1 - node] = true;
+            self.pool[node] = Some(false);
+        }
+        may
+    }
+
+    fn heal(&mut self, node: usize) -> bool {
+        let may = self.pool[node] == Some(false)
+            && self.life[node] == Life::Member
+            && self.reaches(node)
+            && self.pool[1 - node].is_none();
+        if may {
+            self.pool[node] = Some(true);
+            self.commit(node, false);
+            self.marked[1 - node] = false;
+        }
+        may
+    }
+
+    fn end(&mut self, node: usize, life: Life) -> bool {
+        let may = self.life[node] != life && self.life[node] != Life::Fenced;
+        self.life[node] = life;
+        self.pool[node] = None;
+        may
+    }
+
+    fn depart(&mut self, node: usize, life: Life) -> bool {
+        let may = self.life[node] == Life::Member;
+        self.life[node] = life;
+        may
+    }
+}
+
+fn events() -> Vec<Event> {
+    let of_node: [fn(usize) -> Event; 11] = [
+        Event::Start,
+        Event::CutStart,
+        Event::Stop,
+        Event::Write,
+        Event::Release,
+        Event::Heal,
+        Event::Crash,
+        Event::Fence,
+        Event::Boot,
+        Event::Leave,
+        Event::CutOff,
+    ];
+    let mut all: Vec<Event> =
+        NODES.iter().flat_map(|node| of_node.map(|event| event(*node))).collect();
+    all.push(Event::Link);
+    all
+}
+
+#[test]
+fn no_order_of_events_makes_two_owners_or_serves_old_data() {
+    let mut known = BTreeSet::from([World::new()]);
+    let mut edge: Vec<World> = known.iter().cloned().collect();
+    let (mut moves, mut starts) = (0u64, 0u64);
+    for _ in 0..DEPTH {
+        let mut next = Vec::new();
+        for world in &edge {
+            for event in events() {
+                let Some(after) = world.after(event) else { continue };
+                moves += 1;
+                starts += u64::from(matches!(event, Event::Start(_)));
+                let two = NODES.iter().all(|node| after.pool[*node].is_some());
+                assert!(!two, "two owners after {event:?} in {world:?}");
+                if known.insert(after.clone()) {
+                    next.push(after);
+                }
+            }
+        }
+        edge = next;
+    }
+    println!("{} worlds, {moves} moves, {starts} imports, depth {DEPTH}", known.len());
+    assert!(known.len() > 10_000 && starts > 1_000);
+}

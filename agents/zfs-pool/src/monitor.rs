@@ -1,0 +1,56 @@
+//! The state of the pool on this node. Healthy, it costs the reading of a file and no program.
+
+use crate::{DEGRADED_IS_OK, lock};
+use hasan::machine::Machine;
+use hasan::ocf::{self, Fault, Outcome, Rc, Values};
+use hasan::zfs::{self, PoolState};
+
+/// The user property that a deep check writes: the time, which nobody reads.
+const CHECKED: &str = "hasan:checked";
+
+pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome {
+    let Some(state) = zfs::pool_state(machine, pool)? else { return absent(machine, pool) };
+    if !state.is_usable() {
+        return Err(Fault::generic(format!(
+            "the pool {pool} is imported, but it is {}",
+            state.word()
+        )));
+    }
+    if ocf::check_level() >= 10 {
+        write_and_sync(machine, pool)?;
+    }
+    if state == PoolState::Online || values.is_set(&DEGRADED_IS_OK) {
+        return Ok(Rc::Success);
+    }
+    Err(Fault::new(Rc::Degraded, format!("the pool {pool} is DEGRADED: {}", unwell(machine, pool))))
+}
+
+/// No pool in the kernel means no pool only while nobody imports it.
+fn absent(machine: &Machine, pool: &str) -> Outcome {
+    if lock::is_held(machine, pool)? {
+        return Err(Fault::generic(format!("an import of the pool {pool} is under way")));
+    }
+    Ok(Rc::NotRunning)
+}
+
+/// A property that is set is on the legs when `zfs set` returns: it waits for its transaction group.
+fn write_and_sync(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    let assignment = format!("{CHECKED}={}", hasan::pacemaker::now());
+    machine.run("zfs", &["set", &assignment, pool]).map(|_| ())
+}
+
+/// The vdevs that are not well, in words. Only a pool that is not well pays for this look.
+fn unwell(machine: &Machine, pool: &str) -> String {
+    let status = machine.run("zpool", &["status", "-p", pool]);
+    let vdevs = match status.and_then(|text| zfs::parse_status(&text)) {
+        Ok(status) => status.vdevs,
+        Err(fault) => return fault.reason,
+    };
+    let is_leaf = |vdev: &&zfs::Vdev| {
+        vdev.name != pool && !vdev.name.starts_with("mirror-") && !vdev.name.starts_with("raidz")
+    };
+    let is_unwell = |vdev: &&zfs::Vdev| vdev.state != "ONLINE" || vdev.errors > 0;
+    let words: Vec<String> =
+        vdevs.iter().filter(is_leaf).filter(is_unwell).map(ToString::to_string).collect();
+    if words.is_empty() { "see zpool status".to_string() } else { words.join(", ") }
+}

@@ -1,0 +1,113 @@
+//! Takes the pool: decide once, write down what is about to happen, import.
+
+use crate::apply::Options;
+use crate::decide::{Decision, Policy, decide, newest};
+use crate::{BACKEND, FAILMODE, LOAD_KEYS, MOUNT, MULTIHOST};
+use crate::{apply, datasets, lock, monitor, observe, policy};
+use hasan::config;
+use hasan::machine::Machine;
+use hasan::ocf::{Fault, Outcome, Rc, Values};
+use hasan::pacemaker;
+use hasan::zfs::{self, Claim, PoolState};
+
+/// What can be said without a look at the legs.
+pub(crate) fn validate(machine: &Machine, values: &Values) -> Outcome {
+    if asked(values)? == Policy::Ignore {
+        return Ok(Rc::Success);
+    }
+    // A node without the module is told so by its start.
+    let Ok(version) = zfs::version(machine) else { return Ok(Rc::Success) };
+    match version.claim() {
+        Claim::None | Claim::Reclaim => Ok(Rc::Success),
+        Claim::Broken => Err(Fault::new(
+            Rc::Installed,
+            format!(
+                "ZFS {version} cannot import a multihost pool that lacks a node's legs, so it cannot \
+                 take over from a dead node: install ZFS 2.3.9, 2.4.4 or newer"
+            ),
+        )),
+    }
+}
+
+pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
+    if zfs::pool_state(machine, pool)?.is_some() {
+        return settled(machine, pool, values);
+    }
+    let lock = lock::take(machine, pool)?;
+    // The import that held the lock may have ended well.
+    if zfs::pool_state(machine, pool)?.is_some() {
+        return settled(machine, pool, values);
+    }
+    let backend = config::load(machine, values.required(&BACKEND)?.as_ref())?;
+    check_hostids(machine)?;
+    // Asked once: the cluster's tools take their time, and the clients wait.
+    let cluster = pacemaker::cluster(machine, &backend.peer.node)?;
+    apply::await_peer_legs(machine, &backend, cluster.peer)?;
+    let seen = observe::observe(machine, pool, &backend, asked(values)?, cluster)?;
+    tracing::info!("{}", seen.sentence(pool));
+    let decision = decide(pool, &seen);
+    if let Decision::Refuse(reason) = decision {
+        return Err(Fault::generic(reason));
+    }
+    let newest = newest(&seen).ok_or_else(|| Fault::generic("no leg carries the pool"))?;
+    apply::write_down(machine, pool, &backend, &seen, newest)?;
+    apply::shut_out_peer(machine, &backend, &seen)?;
+    apply::remove_dead_maps(machine, &seen)?;
+    let options = Options {
+        mount: values.is_set(&MOUNT),
+        load_keys: values.is_set(&LOAD_KEYS),
+        failmode: values.text(&FAILMODE),
+    };
+    apply::import(machine, &lock, &seen, newest, &decision, &options)?;
+    check_multihost(machine, pool, asked(values)?)?;
+    datasets::open(machine, pool, &options)?;
+    settled(machine, pool, values)
+}
+
+fn asked(values: &Values) -> Result<Policy, Fault> {
+    let value = values.required(&MULTIHOST)?;
+    policy(value).map_err(|wrong| Fault::new(Rc::Configured, format!("{value:?} {wrong}")))
+}
+
+/// A pool that is here and works is started, weak or not.
+fn settled(machine: &Machine, pool: &str, values: &Values) -> Outcome {
+    match zfs::pool_state(machine, pool)? {
+        Some(PoolState::Online | PoolState::Degraded) => Ok(Rc::Success),
+        Some(_) => monitor::monitor(machine, pool, values),
+        None => Err(Fault::generic(format!("the pool {pool} is not there after its import"))),
+    }
+}
+
+/// ZFS goes by the module's hostid, people and other tools by the file's: they must not differ.
+fn check_hostids(machine: &Machine) -> Result<(), Fault> {
+    let (module, file) = (zfs::module_hostid(machine)?, zfs::file_hostid(machine)?);
+    match module {
+        Some(module) if module != file => Err(Fault::generic(format!(
+            "the ZFS module has the hostid {module:x}, and /etc/hostid says {file:x}: remove the \
+             option spl_hostid, or boot again"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The property itself lies in the pool, so it is read after the import; the labels have shown
+/// before whether somebody wrote under it.
+fn check_multihost(machine: &Machine, pool: &str, policy: Policy) -> Result<(), Fault> {
+    if policy == Policy::Ignore {
+        return Ok(());
+    }
+    let value = machine.run("zpool", &["get", "-Hp", "-o", "value", "multihost", pool])?;
+    if value.trim() == "on" {
+        return Ok(());
+    }
+    let reason = format!("the pool {pool} has multihost={}", value.trim());
+    if policy == Policy::Warn {
+        tracing::warn!("{reason}: nothing but fencing keeps a second importer away");
+        return Ok(());
+    }
+    machine.run("zpool", &["export", pool])?;
+    Err(Fault::generic(format!(
+        "{reason}, so it was given back: import it by hand and set multihost=on, or set the parameter \
+         multihost=warn"
+    )))
+}

@@ -1,0 +1,24 @@
+//! Gives the pool back: an export, once nobody holds it any more.
+
+use crate::{holders, lock};
+use hasan::machine::Machine;
+use hasan::ocf::{Fault, Outcome, Rc};
+use hasan::zfs;
+
+pub(crate) fn stop(machine: &Machine, pool: &str) -> Outcome {
+    lock::end_import(machine, pool)?;
+    let Some(state) = zfs::pool_state(machine, pool)? else { return Ok(Rc::Success) };
+    let cannot = |why: String| Fault::generic(format!("cannot export the pool {pool}: {why}"));
+    if !state.is_usable() {
+        return Err(cannot(format!("it is {}, and an export would hang", state.word())));
+    }
+    let holders = holders::holders(machine, pool)?;
+    if !holders.is_empty() {
+        return Err(cannot(format!("in use by {}", holders::sentence(&holders))));
+    }
+    machine.run("zpool", &["export", pool])?;
+    match zfs::pool_state(machine, pool)? {
+        None => Ok(Rc::Success),
+        Some(_) => Err(cannot("it is still imported after its export".to_string())),
+    }
+}

@@ -1,0 +1,291 @@
+//! `zfs-pool`, action by action, on real kernels: the cluster is in maintenance mode and leaves the resources alone, and
+//! the actions are run by hand as Pacemaker runs them.
+
+use crate::command::await_until;
+use crate::machine::{self, Machine};
+use crate::scenarios::{fresh_cluster, other};
+use crate::state::Lab;
+use crate::{cluster, ssh, timers};
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+const AGENTS: &str = "/usr/lib/ocf/resource.d/hasan";
+const POOL: &str = "zfs-pool";
+/// The client's resources, door first, with their parameters.
+const CLIENT_SIDE: [(&str, &str); 2] = [
+    (
+        "client-iscsi-tpg",
+        "OCF_RESKEY_iqn=iqn.2025-01.lab.home:hypervisor OCF_RESKEY_portals=10.40.40.10:3260",
+    ),
+    (
+        "sync-iscsi-luns",
+        "OCF_RESKEY_iqn=iqn.2025-01.lab.home:hypervisor OCF_RESKEY_dataset=san-pool/iscsi/hypervisor \
+         OCF_RESKEY_generate_node_acls=true",
+    ),
+];
+
+/// A node on which actions are run by hand.
+struct Hand<'a> {
+    lab: &'a Lab,
+    node: &'static Machine,
+}
+
+/// What an action answered.
+struct Said {
+    code: i32,
+    text: String,
+    took: Duration,
+}
+
+impl Hand<'_> {
+    fn run(&self, command: &str) -> Result<String> {
+        ssh::run(self.lab, self.node, command)
+    }
+
+    /// Runs one action of an agent.
+    fn act(&self, agent: &str, environment: &str, action: &str) -> Result<Said> {
+        let line =
+            format!("{}{AGENTS}/{agent} {action} 2>&1; echo \"exit $?\"", exports(environment));
+        let begun = Instant::now();
+        let said = ssh::within(self.lab, self.node, timers::PCS, &line)?;
+        let (text, code) = said.trim_end().rsplit_once("exit ").unwrap_or(("", "-1"));
+        println!("{}: {agent} {action}: exit {code}: {}", self.node.name, text.trim());
+        Ok(Said { code: code.parse()?, text: text.trim().to_string(), took: begun.elapsed() })
+    }
+
+    /// Runs an action of zfs-pool, whose exit code and words must be these.
+    fn expect(&self, action: &str, code: i32, words: &[&str]) -> Result<Said> {
+        let said = self.act(POOL, "", action)?;
+        let is_right = said.code == code && words.iter().all(|word| said.text.contains(word));
+        ensure!(is_right, "{action} should exit {code} and say {words:?}");
+        Ok(said)
+    }
+
+    /// Takes the client's side down, so that the pool can be stopped.
+    fn free_pool(&self) -> Result<()> {
+        for (agent, environment) in CLIENT_SIDE {
+            let said = self.act(agent, environment, "stop")?;
+            ensure!(said.code == 0, "stop of {agent}");
+        }
+        Ok(())
+    }
+}
+
+fn exports(environment: &str) -> String {
+    format!(
+        "export OCF_ROOT=/usr/lib/ocf OCF_RESOURCE_INSTANCE=by-hand OCF_RESKEY_pool=san-pool \
+         OCF_RESKEY_CRM_meta_timeout=110000 {environment}; "
+    )
+}
+
+/// A fresh cluster that leaves the resources alone: the active node, and the other one.
+fn by_hand(lab: &Lab) -> Result<(Hand<'_>, Hand<'_>)> {
+    let active = fresh_cluster(lab)?;
+    let here = Hand { lab, node: active };
+    here.run("crm_attribute --type crm_config --name maintenance-mode --update true")?;
+    Ok((here, Hand { lab, node: other(active)? }))
+}
+
+/// While another node has the pool, or may have it, nothing makes this node take it.
+pub(crate) fn refusals(lab: &Lab) -> Result<()> {
+    let (here, there) = by_hand(lab)?;
+    here.expect("monitor", 0, &[])?;
+    there.expect("monitor", 7, &[])?;
+    let host = format!("in use by {}", here.node.name);
+    there.expect("start", 1, &[&host, "Online, not fenced"])?;
+    // What the kernel itself says to somebody who forces it.
+    let forced = there.run(
+        "zpool import -f -o cachefile=none -d /dev/mapper san-pool 2>&1 | tr '\\n' ' '; \
+         zpool list -H -o name",
+    )?;
+    ensure!(forced.contains("imported on"), "a forced import beside the owner: {forced}");
+    // Pacemaker leaves in maintenance mode, and the pool stays imported.
+    here.run("systemctl stop pacemaker corosync")?;
+    let offline = format!("<node name=\"{}\"", here.node.name);
+    await_until("the node is offline", timers::CLUSTER, || {
+        let status = there.run("crm_mon --one-shot --output-as=xml");
+        let status = status.map_err(|error| format!("{error:#}"))?;
+        let row = status.lines().find(|line| line.contains(&offline)).unwrap_or_default();
+        if row.contains("online=\"false\"") { Ok(()) } else { Err(row.to_string()) }
+    })?;
+    there.expect("start", 1, &[&host, "Offline, not fenced"])?;
+    there.expect("monitor", 7, &[])?;
+    here.expect("monitor", 0, &[])?;
+    Ok(())
+}
+
+/// A stop names who holds the pool and changes nothing; without holders it gives the pool back.
+pub(crate) fn holders(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    here.expect("stop", 1, &["in use by the LIO backstore", "vm-101-disk-0"])?;
+    here.free_pool()?;
+    let zvols = "ls /dev/zvol/san-pool/many 2>/dev/null | wc -l";
+    ssh::within(
+        lab,
+        here.node,
+        timers::PCS,
+        "zfs create san-pool/many && for i in $(seq 100); do zfs create -s -V 8M san-pool/many/v$i; done",
+    )?;
+    await_until("a hundred zvols", timers::CLUSTER, || {
+        let count = here.run(zvols).map_err(|error| format!("{error:#}"))?;
+        if count.trim() == "100" { Ok(()) } else { Err(count) }
+    })?;
+    here.run("(sleep 1000 < /dev/zvol/san-pool/many/v57) > /dev/null 2>&1 &")?;
+    here.expect("stop", 1, &["in use by sleep (process "])?;
+    ensure!(here.run(zvols)?.trim() == "100", "a refused stop took nodes of zvols away");
+    here.expect("monitor", 0, &[])?;
+    here.run("pkill sleep")?;
+    here.expect("stop", 0, &[])?;
+    here.expect("monitor", 7, &[])?;
+    here.expect("stop", 0, &[])?;
+    Ok(())
+}
+
+/// A deep monitor writes to the pool. A start loads keys and mounts; a key that is gone holds up nothing else.
+pub(crate) fn datasets(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let said = here.act(POOL, "OCF_CHECK_LEVEL=10", "monitor")?;
+    ensure!(said.code == 0, "a deep monitor");
+    let checked = here.run("zfs get -Hp -o value hasan:checked san-pool")?;
+    ensure!(checked.trim().parse::<u64>().is_ok(), "a deep monitor wrote {checked:?}");
+    here.free_pool()?;
+    here.run(
+        "for name in one two; do
+             head -c 32 /dev/urandom > /root/key-$name
+             options=\"-o encryption=on -o keyformat=raw -o keylocation=file:///root/key-$name\"
+             zfs create $options -o mountpoint=/secret-$name san-pool/secret-$name
+         done
+         zfs create -V 8M san-pool/secret-one/zvol; zfs create -V 8M san-pool/secret-two/zvol",
+    )?;
+    here.expect("stop", 0, &[])?;
+    here.run("rm /root/key-two")?;
+    let options = "OCF_RESKEY_load_keys=true OCF_RESKEY_failmode=continue";
+    let said = here.act(POOL, options, "start")?;
+    ensure!(said.code == 0, "a start with a key that is gone");
+    let found = here.run(
+        "zfs get -Hp -o value mounted san-pool/secret-one san-pool/secret-two; zpool get -Hp -o value failmode san-pool
+         ls -d /dev/zvol/san-pool/secret-*/zvol",
+    )?;
+    let want = "yes\nno\ncontinue\n/dev/zvol/san-pool/secret-one/zvol\n";
+    ensure!(found == want, "after the start: {found:?}");
+    // A shell that stands in a mounted dataset is a holder, too.
+    here.run("(cd /secret-one && sleep 1000) > /dev/null 2>&1 &")?;
+    here.expect("stop", 1, &["in use by ", "(process "])?;
+    here.run("pkill sleep")?;
+    here.expect("stop", 0, &[])?;
+    Ok(())
+}
+
+/// Killed between any two of its steps, a start leaves nothing that the next action cannot settle.
+pub(crate) fn cut_starts(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    here.free_pool()?;
+    here.expect("stop", 0, &[])?;
+    for steps in 1.. {
+        // The worker says each step before it does it; it is killed when it has said so many.
+        let script = format!(
+            "{}coproc W {{ exec {AGENTS}/{POOL} start --worker 2>/dev/null; }}; pid=$W_PID
+             for i in $(seq {steps}); do read -r step <&${{W[0]}} || {{ echo whole; exit; }}; done
+             kill -9 $pid; echo \"killed at: $step\"",
+            exports("")
+        );
+        let end = here.run(&script)?;
+        println!("{}: start with {steps} steps: {}", here.node.name, end.trim());
+        let is_whole = end.trim() == "whole";
+        let state = here.act(POOL, "", "monitor")?;
+        let under_way = state.code == 1 && state.text.contains("is under way");
+        let is_told = matches!(state.code, 0 | 7) || under_way;
+        ensure!(is_told, "monitor after a start that was cut off: {}", state.text);
+        ensure!(!is_whole || state.code == 0, "a whole start");
+        here.expect("stop", 0, &[])?;
+        here.expect("monitor", 7, &[])?;
+        if is_whole {
+            ensure!(steps > 5, "a start has more than {steps} steps");
+            break;
+        }
+    }
+    here.expect("start", 0, &[])?;
+    here.expect("start", 0, &[])?;
+    here.expect("monitor", 0, &[])?;
+    Ok(())
+}
+
+/// The agent is killed while ZFS looks for another importer: nobody says "not running" while the pool may appear, and a
+/// stop ends it. The next start takes the pool, although the dead node is back by then.
+pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
+    let (dead, here) = by_hand(lab)?;
+    machine::kill(lab, dead.node)?;
+    await_until("the other node is fenced", timers::CLUSTER, || {
+        let history = here.run(&format!(
+            "stonith_admin --history {} --output-as=xml | grep -c 'status=.success'",
+            dead.node.name
+        ));
+        history.map(|_| ()).map_err(|error| format!("{error:#}"))
+    })?;
+    here.run(&format!("{}{AGENTS}/{POOL} start > /dev/null 2>&1 &", exports("")))?;
+    await_until("the import is under way", timers::CLUSTER, || {
+        here.run("pgrep -x zpool || pgrep -x zhack")
+            .map(|_| ())
+            .map_err(|error| format!("{error:#}"))
+    })?;
+    here.run("pkill -9 -x zfs-pool")?;
+    here.expect("monitor", 1, &["is under way"])?;
+    here.expect("stop", 0, &[])?;
+    here.expect("monitor", 7, &[])?;
+    ensure!(here.run("pgrep -x zpool; true")?.is_empty(), "a zpool is left");
+    ssh::await_one(lab, dead.node)?;
+    here.expect("start", 0, &[])?;
+    let state = here.act(POOL, "", "monitor")?;
+    ensure!(matches!(state.code, 0 | 190), "after the import: {}", state.text);
+    Ok(())
+}
+
+/// All legs are lost: the monitor says so, and a stop fails, both as quickly as ever.
+pub(crate) fn suspended(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let healthy = here.expect("monitor", 0, &[])?;
+    here.run(
+        "systemctl stop hasan-backend-watch
+         for leg in data-a1 data-a2 data-b1 data-b2; do
+             sectors=$(blockdev --getsz /dev/mapper/$leg)
+             dmsetup suspend --noflush --nolockfs $leg
+             dmsetup load $leg --table \"0 $sectors error\"
+             dmsetup resume $leg
+         done
+         (zfs set hasan:lost=1 san-pool > /dev/null 2>&1 &)",
+    )?;
+    await_until("the pool is suspended", timers::CLUSTER, || {
+        let state = here.run("cat /proc/spl/kstat/zfs/san-pool/state");
+        let state = state.map_err(|error| format!("{error:#}"))?;
+        if state.trim() == "SUSPENDED" { Ok(()) } else { Err(state) }
+    })?;
+    for action in ["monitor", "stop"] {
+        let said = here.expect(action, 1, &["is SUSPENDED"])?;
+        // Of the whole call over ssh; a hang would be the deadline of 99 seconds.
+        let limit = healthy.took * 10 + Duration::from_secs(5);
+        ensure!(said.took < limit, "{action} took {:?}, healthy {:?}", said.took, healthy.took);
+    }
+    Ok(())
+}
+
+/// Compares the monitor with that of the agent that people use today; a measurement, not a test.
+pub(crate) fn benchmark(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let time = |agent: &str| -> Result<f64> {
+        let line = format!(
+            "{}begin=$(date +%s%N); for i in $(seq 20); do {agent} monitor > /dev/null 2>&1 || exit 1; done; \
+             echo $(( $(date +%s%N) - begin ))",
+            exports("")
+        );
+        Ok(here.run(&line)?.trim().parse::<f64>()? / 20e6)
+    };
+    let ours = time(&format!("{AGENTS}/{POOL}"))?;
+    let theirs = time("/usr/lib/ocf/resource.d/heartbeat/ZFS")?;
+    println!(
+        "a healthy monitor: zfs-pool {ours:.0} ms, ocf:heartbeat:ZFS {theirs:.0} ms: {:.1} times",
+        theirs / ours
+    );
+    let active = cluster::placement(lab, here.node).map_err(anyhow::Error::msg)?;
+    ensure!(active.get(POOL).is_some_and(|node| node == here.node.name), "{active:?}");
+    Ok(())
+}
