@@ -86,7 +86,8 @@ make_resources() {
     make_stonith
 
     P resource create zfs-pool ocf:hasan:zfs-pool pool="$POOL" \
-        op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor
+        op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \
+        op monitor interval=61s timeout="$STOP_TIMEOUT" OCF_CHECK_LEVEL=10
 
     local name tag dataset vip prefix interface initiators access
     for vlan in "${VLANS[@]}"; do

@@ -45,8 +45,8 @@ impl Watch {
             tracing::debug!("{}", fault.reason);
         }
         // While the other node is shut out it may have the pool on its legs still.
-        let may_heal = all_here && !self.standing.is_peer_shut_out(machine, backend)?;
-        self.pools.pass(machine, backend, may_heal)
+        let is_shut_out = self.standing.is_peer_shut_out(machine, backend)?;
+        self.pools.pass(machine, backend, all_here && !is_shut_out)
     }
 
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {

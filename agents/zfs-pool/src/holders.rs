@@ -7,9 +7,14 @@ use hasan::ocf::Fault;
 use hasan::{lio, processes};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How many holders a reason names.
 const NAMED: usize = 8;
+/// udev looks into each device that was closed after writing, as the LUNs of a stopped target are.
+const PASSING: [&str; 2] = ["(udev-worker)", "systemd-udevd"];
+/// How long a stop waits for it.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A mounted file system (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +24,18 @@ struct Mount {
     source: String,
 }
 
-/// The holders of the pool, in words; empty if nobody holds it.
+/// The holders of the pool, in words; empty if nobody holds it. One that only passes is waited for.
 pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
+    let mut holders = Vec::new();
+    machine.await_condition(PATIENCE, || {
+        holders = holders_now(machine, pool)?;
+        let passes = |holder: &String| PASSING.iter().any(|name| holder.starts_with(name));
+        Ok(holders.is_empty() || !holders.iter().all(passes))
+    })?;
+    Ok(holders)
+}
+
+fn holders_now(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
     let folder = Path::new("/dev/zvol").join(pool);
     let zvols = zvols(machine, &folder)?;
     let is_zvol = |path: &Path| {

@@ -30,7 +30,7 @@ pub(crate) fn observe(
         own_missing: missing(&mut backend.legs.keys()),
         peer_missing: missing(&mut backend.peer.legs.iter()),
         hostid: zfs::hostid(machine)?,
-        version: zfs::version(machine)?,
+        version: zfs::load_module(machine)?,
         policy,
         peer: backend.peer.node.clone(),
         cluster,

@@ -16,7 +16,7 @@ pub(crate) fn validate(machine: &Machine, values: &Values) -> Outcome {
         return Ok(Rc::Success);
     }
     // A node without the module is told so by its start.
-    let Ok(version) = zfs::version(machine) else { return Ok(Rc::Success) };
+    let Some(version) = zfs::version(machine)? else { return Ok(Rc::Success) };
     match version.claim() {
         Claim::None | Claim::Reclaim => Ok(Rc::Success),
         Claim::Broken => Err(Fault::new(
@@ -39,6 +39,8 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
         return settled(machine, pool, values);
     }
     let backend = config::load(machine, values.required(&BACKEND)?.as_ref())?;
+    // Before all that asks the module something.
+    zfs::load_module(machine)?;
     check_hostids(machine)?;
     // Asked once: the cluster's tools take their time, and the clients wait.
     let cluster = pacemaker::cluster(machine, &backend.peer.node)?;

@@ -6,7 +6,7 @@ mod version;
 
 pub use label::{Label, LabelState, read_label};
 pub use status::{Status, Vdev, parse_status};
-pub use version::{Claim, Version, version};
+pub use version::{Claim, Version, load_module, version};
 
 use crate::machine::Machine;
 use crate::ocf::Fault;

@@ -42,18 +42,31 @@ impl fmt::Display for Version {
     }
 }
 
-/// The version of the module that is loaded.
+const PATH: &str = "/sys/module/zfs/version";
+
+/// The version of the module that is loaded; `None` if none is.
 ///
 /// # Errors
-/// `Installed` (5) if none is; a version that is not three numbers.
-pub fn version(machine: &Machine) -> Result<Version, Fault> {
-    let path = Path::new("/sys/module/zfs/version");
-    let text = machine.read(path)?.ok_or_else(|| {
-        Fault::new(Rc::Installed, "the ZFS module is not loaded on this node: modprobe zfs")
-    })?;
-    parse(&text).ok_or_else(|| {
-        Fault::generic(format!("cannot read {}: {text:?} is not a version", path.display()))
-    })
+/// A version that is not three numbers.
+pub fn version(machine: &Machine) -> Result<Option<Version>, Fault> {
+    let Some(text) = machine.read(Path::new(PATH))? else { return Ok(None) };
+    let strange = || Fault::generic(format!("cannot read {PATH}: {text:?} is not a version"));
+    parse(&text).map(Some).ok_or_else(strange)
+}
+
+/// Loads the module, unless it is loaded: a node that has not used ZFS since its boot may lack it.
+///
+/// # Errors
+/// `Installed` (5) if there is no such module for this kernel.
+pub fn load_module(machine: &Machine) -> Result<Version, Fault> {
+    if let Some(version) = version(machine)? {
+        return Ok(version);
+    }
+    let absent = |why: &str| {
+        Fault::new(Rc::Installed, format!("there is no ZFS module for this kernel: {why}"))
+    };
+    machine.run("modprobe", &["zfs"]).map_err(|fault| absent(&fault.reason))?;
+    version(machine)?.ok_or_else(|| absent("modprobe zfs did nothing"))
 }
 
 /// `2.1.11-1+deb12u1`, `2.3.9-1`, `2.2.99-100_gabc`.

@@ -63,7 +63,11 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
             let place = "cat > /usr/local/bin/lab-writer && chmod 755 /usr/local/bin/lab-writer";
             return ssh::feed(lab, machine, place, &writer);
         }
-        let unpack = "tar -C / --keep-directory-symlink -xzf - && systemctl daemon-reload";
+        // What the module's options say holds from the next boot on; until then it is said by hand.
+        let unpack = "tar -C / --keep-directory-symlink -xzf - && systemctl daemon-reload && \
+             for option in $(sed -n 's/^options zfs //p' /usr/lib/modprobe.d/hasan.conf); do \
+                 path=/sys/module/zfs/parameters/${option%=*}; \
+                 [ ! -e $path ] || echo ${option#*=} > $path; done";
         ssh::feed(lab, machine, unpack, &bytes)
     })?;
     on_each(&MACHINES[..2], |machine| serve_pcs(lab, machine))
@@ -194,7 +198,7 @@ pub(crate) fn configure(lab: &Lab) -> Result<()> {
 pub(crate) fn client(lab: &Lab) -> Result<()> {
     let script = format!(
         "set -e
-        sed -i 's/^node.session.timeo.replacement_timeout.*/node.session.timeo.replacement_timeout = 600/' \
+        sed -i 's/^node.session.timeo.replacement_timeout.*/node.session.timeo.replacement_timeout = 3600/' \
             /etc/iscsi/iscsid.conf
         systemctl restart iscsid
         iscsiadm -m discovery -t st -p {PORTAL}

@@ -99,7 +99,7 @@ fn arguments(lab: &Lab, machine: &Machine, image: &Path) -> Vec<String> {
         "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 selinux=0 apparmor=0 audit=0 panic=5 lab.id={id} lab.name={name} {masks}"
     );
     let text = format!(
-        "-accel tcg,thread=multi,tb-size=256 -cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+bmi1,+bmi2,+adx,+rdrand -smp 1 -m {} -display none -nodefaults -no-user-config \
+        "-accel tcg,thread=multi,tb-size=256 -cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+abm,+bmi1,+bmi2,+adx,+rdrand -smp 1 -m {} -display none -nodefaults -no-user-config \
          -daemonize -device virtio-rng-pci -device i6300esb",
         machine.memory
     );

@@ -82,6 +82,10 @@ enum Verb {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let lab = Lab::open(&arguments.release)?;
+    let _lock = match arguments.verb {
+        Verb::Image | Verb::Up | Verb::Bench | Verb::Demo | Verb::Test { .. } => Some(lab.lock()?),
+        Verb::Down | Verb::Ssh { .. } | Verb::Power { .. } | Verb::Plugd => None,
+    };
     match arguments.verb {
         Verb::Image => image::ensure(&lab).map(|_| ()),
         Verb::Up => scenarios::fresh_cluster(&lab).map(|_| ()),

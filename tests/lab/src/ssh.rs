@@ -5,7 +5,7 @@ use crate::machine::{MACHINES, Machine};
 use crate::net::NAMESPACE;
 use crate::state::Lab;
 use crate::{image, timers};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Time to open a connection.
-const CONNECT: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(60);
 
 /// Runs a shell command that must succeed; returns what it printed.
 pub(crate) fn run(lab: &Lab, machine: &Machine, command: &str) -> Result<String> {
@@ -87,12 +87,17 @@ fn connect(lab: &Lab, machine: &Machine) -> Result<()> {
     }
     let mut words = arguments(lab, machine, &[])?;
     words.extend(["-M", "-N", "-f"].map(str::to_string));
-    let status = timed(CONNECT, "ip", &as_str(&words))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "{} does not answer", machine.name);
-    Ok(())
+    // sshd of OpenSSH 9.8 turns an address away for a while after connections that were given up during a boot.
+    await_until(&format!("{} takes a connection", machine.name), CONNECT, || {
+        let status = timed(CONNECT, "ip", &as_str(&words))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
 }
 
 /// Forgets the open connection to a machine that has died.

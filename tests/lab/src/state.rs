@@ -1,8 +1,8 @@
 //! Where the lab keeps its things: nothing of it lies in the project's folder.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// The lab's folders.
@@ -35,6 +35,18 @@ impl Lab {
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(lab)
+    }
+
+    /// Keeps other runs away: the machines are one set. Held until the file is dropped.
+    pub(crate) fn lock(&self) -> Result<File> {
+        let path = self.state.join("lock");
+        let file =
+            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => bail!("another run of the lab is under way"),
+            Err(TryLockError::Error(error)) => Err(error).context("cannot lock the lab"),
+        }
     }
 
     /// Files of the machines that run.
