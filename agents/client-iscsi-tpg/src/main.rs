@@ -209,3 +209,12 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod golden {
+    /// What pcs and Pacemaker read changes only on purpose: `client-iscsi-tpg meta-data > metadata.xml`.
+    #[test]
+    fn the_metadata_is_as_recorded() {
+        assert_eq!(hasan::ocf::metadata(&super::AGENT), include_str!("../metadata.xml"));
+    }
+}

@@ -68,3 +68,12 @@ fn by_systemd(verb: fn(&Machine, &Path) -> Result<(), ocf::Fault>) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod golden {
+    /// What pcs and Pacemaker read changes only on purpose: `iscsi-backend-export meta-data > metadata.xml`.
+    #[test]
+    fn the_metadata_is_as_recorded() {
+        assert_eq!(hasan::ocf::metadata(&super::AGENT), include_str!("../metadata.xml"));
+    }
+}

@@ -84,3 +84,12 @@ fn check_legs(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let reason = format!("legs of {} that are not here: {}", backend.peer.node, missing.join(", "));
     Err(Fault::new(Rc::Degraded, reason))
 }
+
+#[cfg(test)]
+mod golden {
+    /// What pcs and Pacemaker read changes only on purpose: `iscsi-backend-health meta-data > metadata.xml`.
+    #[test]
+    fn the_metadata_is_as_recorded() {
+        assert_eq!(hasan::ocf::metadata(&super::AGENT), include_str!("../metadata.xml"));
+    }
+}

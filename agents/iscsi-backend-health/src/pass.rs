@@ -43,6 +43,7 @@ impl Watch {
         let all_here = backend.peer.legs.iter().all(|leg| self.memory.in_use.contains(leg));
         if let Err(fault) = self.standing.publish(machine, backend, has_session) {
             tracing::debug!("{}", fault.reason);
+            self.standing.be_patient();
         }
         // While the other node is shut out it may have the pool on its legs still.
         let is_shut_out = self.standing.is_peer_shut_out(machine, backend)?;

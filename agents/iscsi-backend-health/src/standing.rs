@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 /// Pause between two questions to the cluster.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The same while there is no cluster to ask.
+const LONG_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Default)]
 pub(crate) struct Standing {
     /// What this node has published as its `hasan-fresh`.
     fresh: Option<String>,
-    last_question: Option<Instant>,
+    next_question: Option<Instant>,
 }
 
 impl Standing {
@@ -68,10 +70,8 @@ impl Standing {
         let peer = &backend.peer.node;
         let cib = pacemaker::cib(machine)?;
         let shut_out = cib.attribute(peer, pacemaker::SHUT_OUT);
-        let is_same = shut_out.is_some()
-            && cib.attribute(peer, pacemaker::FRESH).unwrap_or("never")
-                == shut_out.unwrap_or_default();
-        if is_same || pacemaker::cluster(machine, peer)?.peer != NodeState::Online {
+        let is_anew = has_published_anew(shut_out, cib.attribute(peer, pacemaker::FRESH));
+        if !is_anew || pacemaker::cluster(machine, peer)?.peer != NodeState::Online {
             return Ok(true);
         }
         export::let_peer_in(machine, backend)?;
@@ -83,12 +83,23 @@ impl Standing {
     }
 
     fn may_ask(&mut self) -> bool {
-        let may = self.last_question.is_none_or(|last| last.elapsed() >= PAUSE);
+        let may = self.next_question.is_none_or(|next| Instant::now() >= next);
         if may {
-            self.last_question = Some(Instant::now());
+            self.next_question = Some(Instant::now() + PAUSE);
         }
         may
     }
+
+    /// Nobody has answered: a node that waits for its cluster need not ask each time.
+    pub(crate) fn be_patient(&mut self) {
+        self.next_question = Some(Instant::now() + LONG_PAUSE);
+    }
+}
+
+/// Whether a node that is shut out is proven not to be the one that was taken for dead. Without the
+/// attribute an administrator has said so.
+fn has_published_anew(shut_out: Option<&str>, fresh: Option<&str>) -> bool {
+    shut_out.is_none_or(|then| fresh.is_some_and(|now| now != then))
 }
 
 fn has_pool(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
@@ -103,4 +114,23 @@ fn has_pool(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
 /// The kernel's number of this boot.
 fn boot(machine: &Machine) -> Result<String, Fault> {
     machine.read_required(Path::new("/proc/sys/kernel/random/boot_id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_let_in_only_if_it_has_published_itself_since() {
+        for (shut_out, fresh, want) in [
+            (Some("boot1-100"), Some("boot1-100"), false),
+            (Some("boot1-100"), Some("boot2-200"), true),
+            (Some("boot1-100"), None, false),
+            (Some("never"), None, false),
+            (Some("never"), Some("boot1-100"), true),
+            (None, Some("boot1-100"), true),
+        ] {
+            assert_eq!(has_published_anew(shut_out, fresh), want, "{shut_out:?} {fresh:?}");
+        }
+    }
 }

@@ -159,3 +159,12 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
         },
     }
 }
+
+#[cfg(test)]
+mod golden {
+    /// What pcs and Pacemaker read changes only on purpose: `sync-iscsi-luns meta-data > metadata.xml`.
+    #[test]
+    fn the_metadata_is_as_recorded() {
+        assert_eq!(hasan::ocf::metadata(&super::AGENT), include_str!("../metadata.xml"));
+    }
+}

@@ -162,3 +162,12 @@ fn without_a_name(machine: &Machine) -> Outcome {
         ))),
     }
 }
+
+#[cfg(test)]
+mod golden {
+    /// What pcs and Pacemaker read changes only on purpose: `zfs-pool meta-data > metadata.xml`.
+    #[test]
+    fn the_metadata_is_as_recorded() {
+        assert_eq!(hasan::ocf::metadata(&super::AGENT), include_str!("../metadata.xml"));
+    }
+}
