@@ -107,12 +107,7 @@ impl Care {
             Verdict::BringBack(names) => bring_back(machine, pool, &names),
             Verdict::Wait => Ok(()),
             Verdict::Well => {
-                let mark = pacemaker::dirty_mark(pool);
-                let peer = &backend.peer.node;
-                if pacemaker::attribute(machine, peer, &mark)?.is_some() {
-                    pacemaker::remove_attribute(machine, peer, &mark)?;
-                    tracing::info!("{pool} is well: the mark on {peer} is removed");
-                }
+                unmark(machine, backend, pool)?;
                 self.unwell.remove(pool);
                 self.marked.remove(pool);
                 Ok(())
@@ -137,6 +132,21 @@ fn check_ownership(machine: &Machine, pool: &str) -> Result<(), Fault> {
             pacemaker::Owner::command(pool, &own)
         ))),
     }
+}
+
+/// All legs of both nodes have all writes. The own node bears a mark if it took the pool over while
+/// its legs still missed some.
+fn unmark(machine: &Machine, backend: &Backend, pool: &str) -> Result<(), Fault> {
+    let mark = pacemaker::dirty_mark(pool);
+    let cib = pacemaker::cib(machine)?;
+    let own = pacemaker::own_name(machine)?;
+    for node in [&backend.peer.node, &own] {
+        if cib.attribute(node, &mark).is_some() {
+            pacemaker::remove_attribute(machine, node, &mark)?;
+            tracing::info!("{pool} is well: the mark on {node} is removed");
+        }
+    }
+    Ok(())
 }
 
 fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fault> {
