@@ -215,13 +215,16 @@ pub(crate) fn cut_starts(lab: &Lab) -> Result<()> {
 pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     let (dead, here) = by_hand(lab)?;
     machine::kill(lab, dead.node)?;
-    await_until("the other node is fenced", timers::CLUSTER, || {
-        let history = here.run(&format!(
-            "stonith_admin --history {} --output-as=xml | grep -c 'status=.success'",
-            dead.node.name
-        ));
-        history.map(|_| ()).map_err(|error| format!("{error:#}"))
+    let state = format!("<node name=\"{}\"", dead.node.name);
+    await_until("the other node is lost", timers::CLUSTER, || {
+        let status = here.run("crm_mon --one-shot --output-as=xml");
+        let status = status.map_err(|error| format!("{error:#}"))?;
+        let row = status.lines().find(|line| line.contains(&state)).unwrap_or_default();
+        if row.contains("unclean=\"true\"") { Ok(()) } else { Err(row.to_string()) }
     })?;
+    // Whatever it was, it is not proven dead; and in maintenance mode Pacemaker fences nobody by itself.
+    here.expect("start", 1, &["is Unclean, not fenced"])?;
+    here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
     here.run(&format!("{}{AGENTS}/{POOL} start > /dev/null 2>&1 &", exports("")))?;
     await_until("the import is under way", timers::CLUSTER, || {
         here.run("pgrep -x zpool || pgrep -x zhack")
