@@ -31,7 +31,8 @@ pub(crate) fn await_peer_legs(
         let maps = legs::observe(machine)?;
         let answering: BTreeSet<&Leg> =
             legs::answering(&maps, &sessions()?).into_iter().map(|map| &map.leg).collect();
-        Ok(backend.peer.legs.iter().all(|leg| answering.contains(leg)))
+        let is_here = |leg: &Leg| answering.contains(leg) && machine.exists(&leg.device());
+        Ok(backend.peer.legs.iter().all(is_here))
     })?;
     machine.await_condition(PEER_LEGS, || {
         let blocked = |disk: &iscsi::Disk| disk.state == iscsi::DiskState::Blocked;

@@ -48,6 +48,10 @@ pub(crate) fn observe(
 fn labels(machine: &Machine, answering: &[&Map]) -> Result<BTreeMap<Leg, zfs::Label>, Fault> {
     let mut labels = BTreeMap::new();
     for map in answering {
+        // The map of a leg that has just arrived is there before udev has made its node.
+        if !machine.exists(&map.leg.device()) {
+            continue;
+        }
         let label = zfs::read_label(machine, &map.leg.device())?;
         if let Some(label) = label.filter(|label| label.state != zfs::LabelState::NoPool) {
             labels.insert(map.leg.clone(), label);
