@@ -225,7 +225,7 @@ impl Owner {
     /// What an administrator runs, once, to make the record of a pool.
     pub fn command(pool: &str, node: &str) -> String {
         let name = Owner::name(pool);
-        format!("crm_attribute --type crm_config --name {name} --update {node}")
+        format!("crm_attribute -t crm_config -n {name} -v {node}")
     }
 
     fn name(pool: &str) -> String {

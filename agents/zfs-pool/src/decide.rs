@@ -124,8 +124,8 @@ fn judge(pool: &str, seen: &Seen) -> Result<Decision, String> {
         Claim::None => Ok(way),
         Claim::Reclaim => Ok(Decision::Reclaim),
         Claim::Broken => Err(format!(
-            "ZFS {} cannot import a multihost pool that lacks legs ({}): install ZFS 2.3.9, 2.4.4 or \
-             newer, or start {} first",
+            "ZFS {} cannot import a multihost pool without {}: start {} first or install ZFS 2.3.9 or \
+             2.4.4",
             seen.version,
             names(seen.own_missing.iter().chain(&seen.peer_missing)),
             seen.peer
@@ -143,22 +143,20 @@ fn check_host_and_cluster(seen: &Seen) -> Result<(), String> {
     }
     if seen.peer_hostid.as_deref() == Some(&pacemaker::hostid_text(seen.hostid)) {
         return Err(format!(
-            "this host and {} have the same hostid {:x}, so multihost cannot tell them apart: run \
-             zgenhostid -f on one of them, and boot it again",
+            "this host and {} have the same hostid {:x}: run zgenhostid -f on one, and boot it again",
             seen.peer, seen.hostid
         ));
     }
     if !seen.cluster.fencing_enabled {
         return Err(
-            "fencing is disabled in the cluster, so no node is ever proven dead: configure a \
-                    stonith device, and set stonith-enabled=true"
+            "fencing is disabled, so no lost node is proven dead: configure stonith, and set \
+                    stonith-enabled=true"
                 .to_string(),
         );
     }
     if !seen.cluster.has_quorum {
         return Err(
-            "the cluster has no quorum, so another part of it may have the pool: start more \
-                    nodes"
+            "no quorum, so another part of the cluster may have the pool: start more nodes"
                 .to_string(),
         );
     }
@@ -169,8 +167,7 @@ fn check_host_and_cluster(seen: &Seen) -> Result<(), String> {
 fn check_marks(seen: &Seen) -> Result<(), String> {
     if let (Some(_), Some(_)) = (&seen.own_mark, &seen.peer_mark) {
         return Err(format!(
-            "the legs of both nodes are marked as having missed writes (hasan-dirty on {} and {}): \
-             compare the legs, and remove the mark of the node whose data is to live",
+            "{} and {} are both marked hasan-dirty: compare their legs, and unmark the one whose data is right",
             seen.own, seen.peer
         ));
     }
@@ -183,8 +180,7 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
             && !missing.is_empty()
         {
             return Err(format!(
-                "the legs of {marked} have missed writes since {since}, and of {clean} no answer \
-                 comes from {}: bring these legs back first",
+                "{marked} misses writes since {since}, and legs of {clean} do not answer ({}): start it first",
                 names(missing)
             ));
         }
@@ -196,16 +192,13 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
 fn check_record(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
     let Some(record) = &seen.record else {
         return Err(format!(
-            "the cluster has no record of who had the pool {pool:?} last; if its newest data is on \
-             the legs that are here, say so once: {}",
+            "no owner of {pool} recorded; if its data is here: {}",
             Owner::command(pool, &seen.own)
         ));
     };
     if record.pool_guid.is_some_and(|guid| guid != newest.pool_guid) {
         return Err(format!(
-            "the pool {pool:?} on the legs (GUID {}) is another one than the cluster's record names; \
-             if it is a new pool, say so once: {}",
-            newest.pool_guid,
+            "{pool} is not the recorded pool; if that is right: {}",
             Owner::command(pool, &seen.own)
         ));
     }
@@ -213,9 +206,9 @@ fn check_record(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the legs that answer were last written by {} (hostid {:x}), but {} had the pool after that: \
-         bring the legs of {} back first",
-        newest.hostname, newest.hostid, record.node, record.node
+        "the legs here were last written by {} (hostid {:x}), and {} had the pool later: bring its legs \
+         back first",
+        newest.hostname, newest.hostid, record.node
     ))
 }
 
@@ -227,8 +220,7 @@ fn check_last_owner(pool: &str, seen: &Seen, newest: &Label) -> Result<(), Strin
         return check_multihost(pool, seen, newest);
     }
     Err(format!(
-        "the pool {pool:?} is in use by {} (hostid {:x}), and {} is {:?}, not fenced: export the pool \
-         there, or fence that node",
+        "{pool} is in use by {} (hostid {:x}); {} is {:?}, not fenced: export it there or fence it",
         newest.hostname, newest.hostid, seen.peer, seen.cluster.peer
     ))
 }
@@ -238,8 +230,7 @@ fn check_multihost(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String
         return Ok(());
     }
     Err(format!(
-        "the pool {pool:?} was in use by {} without multihost=on, so nothing shows that it is not in \
-         use still: set the parameter multihost=warn if fencing is proof enough",
+        "{pool} was in use by {} without multihost=on, so it may be so still; if not: set multihost=warn",
         newest.hostname
     ))
 }

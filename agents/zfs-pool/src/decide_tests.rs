@@ -221,15 +221,53 @@ fn a_refusal_says_what_was_seen_and_what_to_do() {
     });
     assert_eq!(nothing, "no leg carries the pool \"tank\" (no answer from a, b)");
     let no_record = refusal(&|seen| seen.record = None);
-    let command = "crm_attribute --type crm_config --name hasan-owner-tank --update a";
+    let command = "crm_attribute -t crm_config -n hasan-owner-tank -v a";
     assert!(no_record.ends_with(command), "{no_record}");
     let in_use = refusal(&|seen| place(seen, "b", Some((InUse, THEIRS, NEW + 1)), true));
-    assert!(in_use.contains("in use by host2 (hostid 2), and b is Online"), "{in_use}");
+    assert!(
+        in_use.contains("tank is in use by host2 (hostid 2); b is Online, not fenced"),
+        "{in_use}"
+    );
     let same = refusal(&|seen| seen.peer_hostid = Some("1".to_string()));
     assert!(same.contains("this host and b have the same hostid 1"), "{same}");
     let stale = refusal(&|seen| {
         seen.own_mark = Some("1700000000".to_string());
         place(seen, "b", None, true);
     });
-    assert!(stale.contains("the legs of a have missed writes since 1700000000"), "{stale}");
+    assert!(
+        stale.contains("a misses writes since 1700000000, and legs of b do not answer (b)"),
+        "{stale}"
+    );
+}
+
+/// Pacemaker keeps 128 characters of a reason (`EXIT_REASON_MAX_LEN`), and "zfs-pool: " is before it.
+#[test]
+fn a_refusal_is_short_enough_to_be_shown_whole() {
+    let leg = |name: &str| Leg::new(name).unwrap();
+    let (mut longest, mut count, mut at) = (String::new(), BTreeMap::new(), 0);
+    for_every_seen(|seen| {
+        // Some of the combinations do; each kind of refusal is among them.
+        at += 1;
+        if at % 7 != 0 {
+            return;
+        }
+        let mut real = seen.clone();
+        (real.own, real.peer) = ("storage-a".to_string(), "storage-b".to_string());
+        real.own_mark = seen.own_mark.as_ref().map(|_| "1700000000".to_string());
+        real.peer_mark = seen.peer_mark.as_ref().map(|_| "1700000000".to_string());
+        for label in real.labels.values_mut() {
+            label.hostname = "storage-b".to_string();
+        }
+        if !real.peer_missing.is_empty() {
+            real.peer_missing = vec![leg("data-b1"), leg("data-b2")];
+        }
+        if let Decision::Refuse(reason) = decide("san-pool", &real) {
+            *count.entry(reason.split(' ').take(3).collect::<String>()).or_insert(0) += 1;
+            if reason.len() > longest.len() {
+                longest = reason;
+            }
+        }
+    });
+    assert!(count.len() >= 8, "{count:?}");
+    assert!(longest.len() + "zfs-pool: ".len() <= 128, "{} characters: {longest}", longest.len());
 }

@@ -143,7 +143,7 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
     let acks = writer.stop()?;
     plug::damage(lab, second, plug::Fault::StaysOff)?;
     machine::kill(lab, second)?;
-    let refusal = format!("the legs of {} have missed writes since", first.name);
+    let refusal = format!("{} misses writes since", first.name);
     stage(&format!("{} dies too, {} comes back alone", second.name, first.name), || {
         plug::mend(lab, first, plug::Fault::StaysOff)?;
         machine::boot(lab, first)?;
