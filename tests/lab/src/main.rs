@@ -8,6 +8,7 @@
     reason = "the lab is a program for a terminal and drives many others; the rules of the agents are not its own"
 )]
 
+mod bench;
 mod checks;
 mod cluster;
 mod command;
@@ -100,7 +101,7 @@ fn main() -> Result<()> {
             _ => bail!("power {to:?} is neither on nor off"),
         },
         Verb::Plugd => plug::serve(&lab),
-        Verb::Bench => pool_checks::benchmark(&lab),
+        Verb::Bench => bench::all(&lab),
         Verb::Demo => checks::demo(&lab),
         Verb::Test { only } => checks::test(&lab, only.as_deref()),
     }

@@ -16,10 +16,10 @@ pub(crate) const HOST: &str = "10.20.20.254";
 
 const IP: Duration = Duration::from_secs(20);
 
-/// Makes the networks, unless they are there.
+/// Makes the networks, unless they are there; all cables are in.
 pub(crate) fn ensure() -> Result<()> {
     if Path::new("/run/netns").join(NAMESPACE).exists() {
-        return Ok(());
+        return connect_all();
     }
     run(IP, "ip", &["netns", "add", NAMESPACE])?;
     ip(&["link", "set", "lo", "up"])?;
@@ -40,6 +40,18 @@ pub(crate) fn ensure() -> Result<()> {
 /// The tap of a machine on a network.
 pub(crate) fn tap(network: &str, id: u8) -> String {
     format!("{network}{id}")
+}
+
+/// A scenario that failed may have left a cable out.
+fn connect_all() -> Result<()> {
+    MACHINES.iter().try_for_each(|machine| {
+        machine.networks.iter().try_for_each(|network| connect(network, machine.id, true))
+    })
+}
+
+/// Cuts a machine off a network, as a pulled cable does, or puts the cable back.
+pub(crate) fn connect(network: &str, id: u8, is_connected: bool) -> Result<()> {
+    ip(&["link", "set", &tap(network, id), if is_connected { "up" } else { "down" }])
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

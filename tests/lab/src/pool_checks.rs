@@ -5,12 +5,12 @@ use crate::command::await_until;
 use crate::machine::{self, Machine};
 use crate::scenarios::{fresh_cluster, other};
 use crate::state::Lab;
-use crate::{cluster, ssh, timers};
+use crate::{ssh, timers};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
-const AGENTS: &str = "/usr/lib/ocf/resource.d/hasan";
-const POOL: &str = "zfs-pool";
+pub(crate) const AGENTS: &str = "/usr/lib/ocf/resource.d/hasan";
+pub(crate) const POOL: &str = "zfs-pool";
 /// The client's resources, door first, with their parameters.
 const CLIENT_SIDE: [(&str, &str); 2] = [
     (
@@ -25,20 +25,20 @@ const CLIENT_SIDE: [(&str, &str); 2] = [
 ];
 
 /// A node on which actions are run by hand.
-struct Hand<'a> {
+pub(crate) struct Hand<'a> {
     lab: &'a Lab,
-    node: &'static Machine,
+    pub(crate) node: &'static Machine,
 }
 
 /// What an action answered.
-struct Said {
+pub(crate) struct Said {
     code: i32,
     text: String,
-    took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Hand<'_> {
-    fn run(&self, command: &str) -> Result<String> {
+    pub(crate) fn run(&self, command: &str) -> Result<String> {
         ssh::run(self.lab, self.node, command)
     }
 
@@ -54,11 +54,27 @@ impl Hand<'_> {
     }
 
     /// Runs an action of zfs-pool, whose exit code and words must be these.
-    fn expect(&self, action: &str, code: i32, words: &[&str]) -> Result<Said> {
+    pub(crate) fn expect(&self, action: &str, code: i32, words: &[&str]) -> Result<Said> {
         let said = self.act(POOL, "", action)?;
         let is_right = said.code == code && words.iter().all(|word| said.text.contains(word));
         ensure!(is_right, "{action} should exit {code} and say {words:?}");
         Ok(said)
+    }
+
+    /// Waits until the cluster knows that the other node's power is gone.
+    pub(crate) fn await_peer_lost(&self, peer: &Hand<'_>) -> Result<()> {
+        self.await_row(peer.node, "unclean=\"true\"")
+    }
+
+    /// Waits until the cluster says this of a node.
+    fn await_row(&self, node: &Machine, words: &str) -> Result<()> {
+        let start = format!("<node name=\"{}\"", node.name);
+        await_until(&format!("{} is shown with {words}", node.name), timers::CLUSTER, || {
+            let status = self.run("crm_mon --one-shot --output-as=xml");
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            let row = status.lines().find(|line| line.contains(&start)).unwrap_or_default();
+            if row.contains(words) { Ok(()) } else { Err(row.to_string()) }
+        })
     }
 
     /// Takes the client's side down, so that the pool can be stopped.
@@ -71,7 +87,7 @@ impl Hand<'_> {
     }
 }
 
-fn exports(environment: &str) -> String {
+pub(crate) fn exports(environment: &str) -> String {
     format!(
         "export OCF_ROOT=/usr/lib/ocf OCF_RESOURCE_INSTANCE=by-hand OCF_RESKEY_pool=san-pool \
          OCF_RESKEY_CRM_meta_timeout=110000 {environment}; "
@@ -79,7 +95,7 @@ fn exports(environment: &str) -> String {
 }
 
 /// A fresh cluster that leaves the resources alone: the active node, and the other one.
-fn by_hand(lab: &Lab) -> Result<(Hand<'_>, Hand<'_>)> {
+pub(crate) fn by_hand(lab: &Lab) -> Result<(Hand<'_>, Hand<'_>)> {
     let active = fresh_cluster(lab)?;
     let here = Hand { lab, node: active };
     here.run("crm_attribute --type crm_config --name maintenance-mode --update true")?;
@@ -101,13 +117,7 @@ pub(crate) fn refusals(lab: &Lab) -> Result<()> {
     ensure!(forced.contains("imported on"), "a forced import beside the owner: {forced}");
     // Pacemaker leaves in maintenance mode, and the pool stays imported.
     here.run("systemctl stop pacemaker corosync")?;
-    let offline = format!("<node name=\"{}\"", here.node.name);
-    await_until("the node is offline", timers::CLUSTER, || {
-        let status = there.run("crm_mon --one-shot --output-as=xml");
-        let status = status.map_err(|error| format!("{error:#}"))?;
-        let row = status.lines().find(|line| line.contains(&offline)).unwrap_or_default();
-        if row.contains("online=\"false\"") { Ok(()) } else { Err(row.to_string()) }
-    })?;
+    there.await_row(here.node, "online=\"false\"")?;
     there.expect("start", 1, &[&host, "Offline, not fenced"])?;
     there.expect("monitor", 7, &[])?;
     here.expect("monitor", 0, &[])?;
@@ -215,13 +225,7 @@ pub(crate) fn cut_starts(lab: &Lab) -> Result<()> {
 pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     let (dead, here) = by_hand(lab)?;
     machine::kill(lab, dead.node)?;
-    let state = format!("<node name=\"{}\"", dead.node.name);
-    await_until("the other node is lost", timers::CLUSTER, || {
-        let status = here.run("crm_mon --one-shot --output-as=xml");
-        let status = status.map_err(|error| format!("{error:#}"))?;
-        let row = status.lines().find(|line| line.contains(&state)).unwrap_or_default();
-        if row.contains("unclean=\"true\"") { Ok(()) } else { Err(row.to_string()) }
-    })?;
+    here.await_peer_lost(&dead)?;
     // Whatever it was, it is not proven dead; and in maintenance mode Pacemaker fences nobody by itself.
     here.expect("start", 1, &["is Unclean, not fenced"])?;
     here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
@@ -268,27 +272,5 @@ pub(crate) fn suspended(lab: &Lab) -> Result<()> {
         let limit = healthy.took * 10 + Duration::from_secs(5);
         ensure!(said.took < limit, "{action} took {:?}, healthy {:?}", said.took, healthy.took);
     }
-    Ok(())
-}
-
-/// Compares the monitor with that of the agent that people use today; a measurement, not a test.
-pub(crate) fn benchmark(lab: &Lab) -> Result<()> {
-    let (here, _) = by_hand(lab)?;
-    let time = |agent: &str| -> Result<f64> {
-        let line = format!(
-            "{}begin=$(date +%s%N); for i in $(seq 20); do {agent} monitor > /dev/null 2>&1 || exit 1; done; \
-             echo $(( $(date +%s%N) - begin ))",
-            exports("")
-        );
-        Ok(here.run(&line)?.trim().parse::<f64>()? / 20e6)
-    };
-    let ours = time(&format!("{AGENTS}/{POOL}"))?;
-    let theirs = time("/usr/lib/ocf/resource.d/heartbeat/ZFS")?;
-    println!(
-        "a healthy monitor: zfs-pool {ours:.0} ms, ocf:heartbeat:ZFS {theirs:.0} ms: {:.1} times",
-        theirs / ours
-    );
-    let active = cluster::placement(lab, here.node).map_err(anyhow::Error::msg)?;
-    ensure!(active.get(POOL).is_some_and(|node| node == here.node.name), "{active:?}");
     Ok(())
 }

@@ -171,6 +171,67 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// All power fails, and only the node that had the pool last gets it back: it serves alone, since nobody can have written
+/// after it.
+pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
+    let first = fresh_cluster(lab)?;
+    let second = other(first)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    plug::damage(lab, second, plug::Fault::StaysOff)?;
+    machine::kill(lab, second)?;
+    machine::kill(lab, first)?;
+    stage(&format!("both nodes die, {} boots alone and serves", first.name), || {
+        machine::boot(lab, first)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("{} is back, the pool heals", second.name), || {
+        plug::mend(lab, second, plug::Fault::StaysOff)?;
+        machine::boot(lab, second)?;
+        ssh::await_one(lab, second)?;
+        await_healthy(lab, first)?;
+        await_unmarked(lab, first, second)
+    })?;
+    let acks = writer.stop()?;
+    judge(lab, &acks)
+}
+
+/// The storage link is cut while a client writes, and comes back. The pool goes on with the legs of one node and heals by
+/// itself; nothing moves, and nobody is fenced. ZFS writes its sign of life twice as often as it does with hasan's
+/// option, and does not suspend the pool for that.
+pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
+    let active = fresh_cluster(lab)?;
+    let standby = other(active)?;
+    for node in [active, standby] {
+        ssh::run(lab, node, "echo 250 > /sys/module/zfs/parameters/zfs_multihost_interval")?;
+    }
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    let state = || ssh::run(lab, active, "cat /proc/spl/kstat/zfs/san-pool/state");
+    stage("the storage link is cut, the pool goes on with one half", || {
+        net::connect("stor", standby.id, false)?;
+        await_until("the pool is DEGRADED", timers::CLUSTER, || {
+            let state = state().map_err(|error| format!("{error:#}"))?;
+            if state.trim() == "DEGRADED" { Ok(()) } else { Err(state) }
+        })?;
+        writer.await_more(BLOCKS)?;
+        ensure!(state()?.trim() == "DEGRADED", "the pool is {:?}", state()?);
+        Ok(())
+    })?;
+    stage("the link is back, the pool heals", || {
+        net::connect("stor", standby.id, true)?;
+        await_healthy(lab, active)?;
+        await_unmarked(lab, active, standby)
+    })?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    let owner = cluster::await_placed(lab, Machine::named("quorum-c")?, None)?;
+    ensure!(owner == active.name, "the pool has moved to {owner}");
+    ensure!(!plug::log(lab).exists(), "somebody was fenced");
+    timeline::print(lab, acks.times[0], &[active], &acks)?;
+    judge(lab, &acks)
+}
+
 /// The active node is frozen, and its plug lies: it is taken for dead and wakes up later. Nothing that it writes then
 /// reaches a leg of the other node, and it serves nobody.
 pub(crate) fn frozen(lab: &Lab) -> Result<()> {

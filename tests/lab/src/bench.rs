@@ -1,0 +1,63 @@
+//! What is worth a comparison: measurements, not tests.
+
+use crate::machine;
+use crate::plug;
+use crate::pool_checks::{AGENTS, POOL, by_hand, exports};
+use crate::state::Lab;
+use anyhow::Result;
+
+/// Runs all of them.
+pub(crate) fn all(lab: &Lab) -> Result<()> {
+    monitor(lab)?;
+    for interval in [1000, 500, 250] {
+        import(lab, interval)?;
+    }
+    machine::stop_all(lab)
+}
+
+/// The monitor against that of the agent that people use today.
+fn monitor(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let time = |agent: &str| -> Result<f64> {
+        let line = format!(
+            "{}begin=$(date +%s%N); for i in $(seq 20); do {agent} monitor > /dev/null 2>&1 || exit 1; done; \
+             echo $(( $(date +%s%N) - begin ))",
+            exports("")
+        );
+        Ok(here.run(&line)?.trim().parse::<f64>()? / 20e6)
+    };
+    let ours = time(&format!("{AGENTS}/{POOL}"))?;
+    let theirs = time("/usr/lib/ocf/resource.d/heartbeat/ZFS")?;
+    println!(
+        "a healthy monitor: zfs-pool {ours:.0} ms, ocf:heartbeat:ZFS {theirs:.0} ms: {:.1} times",
+        theirs / ours
+    );
+    Ok(())
+}
+
+/// The start that takes the pool of a dead node, while ZFS writes its sign of life each so many milliseconds.
+fn import(lab: &Lab, interval: u32) -> Result<()> {
+    let (dead, here) = by_hand(lab)?;
+    for hand in [&dead, &here] {
+        hand.run(&format!("echo {interval} > /sys/module/zfs/parameters/zfs_multihost_interval"))?;
+    }
+    // The label that the next importer reads has to tell of it.
+    dead.run("for i in 1 2 3; do zfs set hasan:measured=$i san-pool; zpool sync san-pool; done")?;
+    // A machine that boots beside would be measured with it.
+    plug::damage(lab, dead.node, plug::Fault::StaysOff)?;
+    machine::kill(lab, dead.node)?;
+    here.await_peer_lost(&dead)?;
+    here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
+    let said = here.expect("start", 0, &[])?;
+    println!(
+        "zfs_multihost_interval {interval}: a start that takes over takes {:.1} s",
+        said.took.as_secs_f64()
+    );
+    println!(
+        "{}",
+        here.run(
+            "journalctl --boot --no-pager --output short-precise --identifier zfs-pool | tail -n 30"
+        )?
+    );
+    Ok(())
+}
