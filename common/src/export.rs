@@ -40,16 +40,15 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
             Err(fault) => missing.push(format!("leg {leg}: {}", fault.reason)),
         }
     }
+    let _lock = lio::lock(machine)?;
     let actual = observe(machine, &backend)?;
-    let steps = steps_up(&backend, &actual);
-    for step in &steps {
-        lio::apply(machine, step)?;
-    }
+    lio::apply_all(machine, &steps_up(machine, &backend, &actual)?)?;
     let portals = BTreeSet::from([backend.portal.clone()]);
     let tpg = lio::tpg(machine, &group(&backend))?;
-    for step in lio::door_up(&group(&backend), &portals, tpg.as_ref()).unwrap_or_default() {
-        lio::apply(machine, &step)?;
-    }
+    lio::apply_all(
+        machine,
+        &lio::door_up(&group(&backend), &portals, tpg.as_ref()).unwrap_or_default(),
+    )?;
     tracing::info!("{} exports {} legs", backend.iqn, backend.legs.len() - missing.len());
     if missing.is_empty() { Ok(()) } else { Err(Fault::generic(missing.join("; "))) }
 }
@@ -71,10 +70,14 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
     Ok(())
 }
 
-fn steps_up(backend: &Backend, actual: &Actual) -> Vec<lio::Step> {
+fn steps_up(
+    machine: &Machine,
+    backend: &Backend,
+    actual: &Actual,
+) -> Result<Vec<lio::Step>, Fault> {
     let initiators = BTreeSet::from([backend.peer.initiator.clone()]);
-    let shell = Shell { initiators, ..shell(backend, actual) };
-    lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores)
+    let shell = Shell { initiators, ..shell(machine, backend, actual)? };
+    Ok(lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))
 }
 
 /// Whether the target is there and the other node may not use it.
@@ -84,13 +87,13 @@ pub fn is_peer_shut_out(machine: &Machine, backend: &Backend) -> bool {
 
 /// Ends the other node's session with our legs, and lets it begin no other one.
 pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    let _lock = lio::lock(machine)?;
     let actual = observe(machine, backend)?;
     if actual.tpg.is_none() {
         return Ok(());
     }
-    for step in lio::shell_up(&shell(backend, &actual), actual.tpg.as_ref(), &actual.backstores) {
-        lio::apply(machine, &step)?;
-    }
+    let shell = shell(machine, backend, &actual)?;
+    lio::apply_all(machine, &lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))?;
     if is_peer_shut_out(machine, backend) {
         return Ok(());
     }
@@ -102,22 +105,24 @@ pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> 
 
 /// Lets the other node use our legs again.
 pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    let _lock = lio::lock(machine)?;
     let actual = observe(machine, backend)?;
-    steps_up(backend, &actual).iter().try_for_each(|step| lio::apply(machine, step))
+    Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual)?)?)
 }
 
 /// The wanted target, without initiators: a LUN for each leg whose map is there. A LUN keeps the
 /// number that it has, because a change would tear it from a session; the peer tells legs by their
 /// serials.
-fn shell(backend: &Backend, actual: &Actual) -> Shell {
+fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell, Fault> {
     let mut luns = BTreeMap::new();
     let mut fresh = Vec::new();
     for leg in backend.legs.keys() {
         if !actual.maps.iter().any(|map| map.leg == *leg && map.role == Role::Export) {
             continue;
         }
-        let lun =
-            Lun { name: leg.name().to_string(), device: leg.export_device(), serial: leg.serial() };
+        let device = leg.export_device();
+        let block = machine.block(&device)?;
+        let lun = Lun { name: leg.name().to_string(), device, block, serial: leg.serial() };
         match number_of(&lun, actual) {
             Some(number) => {
                 luns.insert(number, lun);
@@ -129,7 +134,7 @@ fn shell(backend: &Backend, actual: &Actual) -> Shell {
         let free = (0..).find(|number| !luns.contains_key(number)).expect("there is a next number");
         luns.insert(free, lun);
     }
-    Shell {
+    Ok(Shell {
         tpg: group(backend),
         attributes: BTreeMap::from([
             ("authentication", "0"),
@@ -139,11 +144,11 @@ fn shell(backend: &Backend, actual: &Actual) -> Shell {
         ]),
         luns,
         initiators: BTreeSet::new(),
-    }
+    })
 }
 
 fn number_of(lun: &Lun, actual: &Actual) -> Option<u64> {
-    let backstore = actual.backstores.iter().find(|each| each.device == lun.device)?;
+    let backstore = actual.backstores.iter().find(|each| each.serves(lun))?;
     let luns = &actual.tpg.as_ref()?.luns;
     luns.iter().find(|(_, at)| at.as_ref() == Some(&backstore.at)).map(|(number, _)| *number)
 }
@@ -151,13 +156,12 @@ fn number_of(lun: &Lun, actual: &Actual) -> Option<u64> {
 /// Takes the export down. The maps for ZFS stay: a pool may be on them.
 pub fn down(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
+    let _lock = lio::lock(machine)?;
     let actual = observe(machine, &backend)?;
     let exports: BTreeSet<_> = backend.legs.keys().map(Leg::export_device).collect();
-    let is_ours = |device: &Path| exports.contains(device);
+    let is_ours = |backstore: &Backstore| exports.contains(&backstore.device);
     let tpg = actual.tpg.as_ref();
-    for step in lio::shell_down(&group(&backend), tpg, &actual.backstores, is_ours) {
-        lio::apply(machine, &step)?;
-    }
+    lio::apply_all(machine, &lio::shell_down(&group(&backend), tpg, &actual.backstores, is_ours))?;
     for map in actual.maps.iter().filter(|map| map.role == Role::Export) {
         legs::remove(machine, map)?;
     }
@@ -188,7 +192,8 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
     }
     let portals = BTreeSet::from([backend.portal.clone()]);
     let door = lio::door_up(&group(&backend), &portals, actual.tpg.as_ref());
-    let is_complete = steps_up(&backend, &actual).is_empty() && door.is_some_and(|d| d.is_empty());
+    let is_complete =
+        steps_up(machine, &backend, &actual)?.is_empty() && door.is_some_and(|d| d.is_empty());
     if is_complete {
         return Ok(());
     }

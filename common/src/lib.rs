@@ -11,5 +11,6 @@ pub mod lio;
 pub mod machine;
 pub mod names;
 pub mod pacemaker;
+pub mod parallel;
 pub mod processes;
 pub mod zfs;

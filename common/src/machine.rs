@@ -166,6 +166,12 @@ impl Machine {
         }
     }
 
+    /// The kernel's name of a device, such as `zd16`; `None` if it is not there.
+    pub fn block(&self, device: &Path) -> Result<Option<String>, Fault> {
+        let name = |path: PathBuf| Some(path.file_name()?.to_str()?.to_string());
+        Ok(self.resolved(device)?.and_then(name))
+    }
+
     /// Writes an attribute of sysfs or configfs, in one write(2) as the kernel asks. Tried again
     /// while the kernel answers "again".
     pub fn write_attribute(&self, path: &Path, value: &str) -> Result<(), Fault> {

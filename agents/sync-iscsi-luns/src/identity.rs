@@ -1,5 +1,5 @@
-//! Number and serial of each zvol's LUN: kept in properties of the zvol, given once, never again.
-//! Pure functions.
+//! Which zvols become LUNs, and the identity of each LUN: number, serial and name, kept in properties of the zvol, given
+//! once, never again. Pure functions.
 
 use hasan::zfs::Dataset;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,8 +8,61 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const LUN: &str = "hasan:lun";
 /// Property of a zvol: the serial of its LUN.
 pub(crate) const SERIAL: &str = "hasan:serial";
+/// Property of a zvol: the name of its backstore, where it is not the one that the rule gives.
+pub(crate) const NAME: &str = "hasan:backstore";
+/// Property of a zvol: since when (seconds since 1970) a sync has missed its LUN, which somebody took away.
+pub(crate) const GONE: &str = "hasan:gone";
+/// Property of a zvol or of a dataset above it: `off` keeps it from being served.
+pub(crate) const EXPORT: &str = "hasan:export";
 /// Property of the VLAN's dataset: the lowest LUN number that was never given.
 pub(crate) const NEXT: &str = "hasan:next-lun";
+/// All properties that this module reads.
+pub(crate) const PROPERTIES: &str = "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,\
+                                     hasan:serial,hasan:backstore,hasan:gone,hasan:export,hasan:next-lun";
+
+/// The digits of a serial that make the NAA name of a LUN (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`).
+const NAA_DIGITS: usize = 25;
+
+/// How a backstore is called that has no name yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// The zvol's name below the VLAN's dataset, behind the VLAN's name if one is given.
+    Zvol { vlan: Option<String> },
+    /// The zvol's whole name, as Proxmox's ZFS-over-iSCSI plugin calls it.
+    Proxmox,
+}
+
+/// What the kernel shows of a zvol: somebody, perhaps this program, has made a LUN of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) lun: u64,
+    pub(crate) serial: String,
+    pub(crate) name: String,
+}
+
+/// All that the identities rest on.
+pub(crate) struct Seen<'a> {
+    /// The VLAN's dataset.
+    pub(crate) root: &'a str,
+    /// It and all below it, sorted by name.
+    pub(crate) datasets: &'a [Dataset],
+    pub(crate) pool_guid: u64,
+    pub(crate) naming: &'a Naming,
+    /// The zvols that the group shows already.
+    pub(crate) live: &'a BTreeMap<String, Live>,
+    /// Numbers of LUNs in the group that are over something else.
+    pub(crate) foreign: &'a BTreeSet<u64>,
+    /// Set when the group is at work, and others may be changing it.
+    pub(crate) patience: Option<Patience>,
+}
+
+/// Others make and remove LUNs in several steps: a zvol that has just been made, or whose LUN has just gone, is theirs
+/// for a while. Seconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) now: u64,
+    pub(crate) settle: u64,
+}
 
 /// A zvol with the identity of its LUN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,146 +70,239 @@ pub(crate) struct Identity {
     pub(crate) zvol: String,
     pub(crate) lun: u64,
     pub(crate) serial: String,
+    pub(crate) name: String,
 }
 
-/// The identities of all zvols that can be served, and what must be written before they are.
+/// A change of a zvol's properties.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Note {
+    Set(&'static str, String),
+    Remove(&'static str),
+}
+
+/// What follows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identities {
     pub(crate) luns: Vec<Identity>,
-    /// Zvols whose identity is new.
-    pub(crate) new: Vec<Identity>,
+    /// What must be written to zvols before any LUN shows it.
+    pub(crate) notes: BTreeMap<String, Vec<Note>>,
     /// The new value of [`NEXT`], if it changes.
     pub(crate) next: Option<u64>,
-    /// Zvols that are not served, and why.
-    pub(crate) skipped: Vec<String>,
+    /// Zvols that are not served because they cannot be, and why.
+    pub(crate) skipped: Vec<(String, String)>,
+    /// Zvols that are not served on purpose, or not yet, and why.
+    pub(crate) left: Vec<(String, String)>,
 }
 
-/// Gives each zvol below `root` its identity. The datasets come sorted by name.
-pub(crate) fn identities(root: &str, datasets: &[Dataset], pool_guid: u64) -> Identities {
+impl Identities {
+    /// Leaves a zvol out that turned out not to work.
+    pub(crate) fn skip(&mut self, zvol: &str, why: String) {
+        self.luns.retain(|each| each.zvol != zvol);
+        self.skipped.push((zvol.to_string(), why));
+    }
+}
+
+/// Gives each zvol its identity.
+pub(crate) fn identities(seen: &Seen<'_>) -> Identities {
     let mut result = Identities::default();
-    let zvols: Vec<&Dataset> = datasets.iter().filter(|each| is(each, "type", "volume")).collect();
-    let taken: BTreeSet<u64> = zvols.iter().filter_map(|zvol| own_number(zvol)).collect();
-    let mark = datasets.iter().find(|each| each.name == root).and_then(|each| each.own.get(NEXT));
-    let recorded: u64 = mark.and_then(|text| text.parse().ok()).unwrap_or(0);
-    let first_free = taken.last().map_or(0, |highest| highest + 1).max(recorded);
-    let mut next = first_free;
-    let mut used = BTreeMap::new();
+    let zvols: Vec<&Dataset> =
+        seen.datasets.iter().filter(|each| is(each, "type", "volume")).collect();
+    let mut numbers = Numbers::new(seen, &zvols);
+    let mut wanted = Vec::new();
     for zvol in zvols {
-        if is(zvol, "volmode", "none") {
-            result.skipped.push(format!("{}: volmode is none", zvol.name));
-            continue;
+        match standing(seen, zvol) {
+            Standing::Serve => wanted.push(zvol),
+            Standing::Skip(why) => result.skipped.push((zvol.name.clone(), why)),
+            Standing::Leave(why, note) => {
+                result.left.push((zvol.name.clone(), why));
+                result.notes.extend(note.map(|note| (zvol.name.clone(), vec![note])));
+            }
         }
-        let Some(guid) = zvol.native.get("guid").and_then(|guid| guid.parse::<u64>().ok()) else {
-            result.skipped.push(format!("{}: it has no guid", zvol.name));
-            continue;
+    }
+    // What initiators see already keeps its number, whatever else claims it.
+    wanted.sort_by_key(|zvol| !seen.live.contains_key(&zvol.name));
+    let mut naas = BTreeMap::new();
+    for zvol in wanted {
+        let identity = match identity(seen, zvol, &mut numbers) {
+            Ok(identity) => identity,
+            Err(why) => {
+                result.skipped.push((zvol.name.clone(), why));
+                continue;
+            }
         };
-        let lun = own_number(zvol).unwrap_or(next);
-        if let Some(other) = used.insert(lun, zvol.name.clone()) {
-            result.skipped.push(format!("{}: {other} has its LUN number {lun}", zvol.name));
-            used.insert(lun, other);
+        if let Some(other) = naas.insert(naa(&identity.serial), zvol.name.clone()) {
+            let why = format!("its serial {} looks like that of {other}", identity.serial);
+            result.skipped.push((zvol.name.clone(), why));
+            naas.insert(naa(&identity.serial), other);
             continue;
         }
-        next = next.max(lun + 1);
-        let own_serial = zvol.own.get(SERIAL);
-        let serial = own_serial.cloned().unwrap_or_else(|| serial(guid, pool_guid));
-        let identity = Identity { zvol: zvol.name.clone(), lun, serial };
-        if own_number(zvol).is_none() || own_serial.is_none() {
-            result.new.push(identity.clone());
+        let notes = notes(seen, zvol, &identity);
+        if !notes.is_empty() {
+            result.notes.insert(zvol.name.clone(), notes);
         }
         result.luns.push(identity);
     }
-    result.next = (next != recorded).then_some(next);
+    result.luns.sort_by(|one, other| one.zvol.cmp(&other.zvol));
+    result.next = (numbers.next != numbers.recorded).then_some(numbers.next);
     result
 }
 
-fn is(dataset: &Dataset, property: &str, value: &str) -> bool {
-    dataset.native.get(property).map(String::as_str) == Some(value)
+/// Whether a zvol is to be served now.
+enum Standing {
+    Serve,
+    Skip(String),
+    Leave(String, Option<Note>),
 }
 
-fn own_number(zvol: &Dataset) -> Option<u64> {
+fn standing(seen: &Seen<'_>, zvol: &Dataset) -> Standing {
+    if is(zvol, EXPORT, "off") {
+        return Standing::Leave(format!("{EXPORT} is off"), None);
+    }
+    // It is served: whatever its properties say now, its initiators go on.
+    if seen.live.contains_key(&zvol.name) {
+        return Standing::Serve;
+    }
+    let value = |name: &str| zvol.values.get(name).map(String::as_str);
+    if value("volmode") == Some("none") {
+        return Standing::Leave("volmode is none".to_string(), None);
+    }
+    if value("keystatus") == Some("unavailable") {
+        return Standing::Skip("its key is not loaded".to_string());
+    }
+    if value("receive_resume_token").is_some() {
+        return Standing::Skip("a receive into it has not ended".to_string());
+    }
+    match seen.patience {
+        Some(patience) => settle(zvol, patience),
+        None => Standing::Serve,
+    }
+}
+
+fn settle(zvol: &Dataset, patience: Patience) -> Standing {
+    let seconds = |name: &str| zvol.values.get(name).and_then(|text| text.parse::<u64>().ok());
+    let since = match number(zvol) {
+        None => seconds("creation").unwrap_or_default(),
+        Some(_) => match zvol.own.get(GONE).and_then(|text| text.parse().ok()) {
+            Some(since) => since,
+            None => {
+                let note = Note::Set(GONE, patience.now.to_string());
+                return Standing::Leave(
+                    "somebody has just taken its LUN away".to_string(),
+                    Some(note),
+                );
+            }
+        },
+    };
+    // A clock that went back makes nobody wait for ever.
+    let age = patience.now.saturating_sub(since);
+    if since <= patience.now && age < patience.settle {
+        return Standing::Leave(format!("it changed {age} s ago"), None);
+    }
+    Standing::Serve
+}
+
+/// The LUN numbers of the group.
+struct Numbers {
+    used: BTreeMap<u64, String>,
+    recorded: u64,
+    next: u64,
+}
+
+impl Numbers {
+    fn new(seen: &Seen<'_>, zvols: &[&Dataset]) -> Numbers {
+        let root = seen.datasets.iter().find(|each| each.name == seen.root);
+        let mark = root.and_then(|root| root.own.get(NEXT));
+        let recorded: u64 = mark.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let given = zvols.iter().filter_map(|zvol| number(zvol));
+        let shown = seen.live.values().map(|live| live.lun).chain(seen.foreign.iter().copied());
+        let next = given.chain(shown).map(|lun| lun + 1).max().unwrap_or(0).max(recorded);
+        let foreign = seen.foreign.iter().map(|lun| (*lun, "a LUN that is not ours".to_string()));
+        Numbers { used: foreign.collect(), recorded, next }
+    }
+
+    /// Takes a number, or the next one.
+    fn take(&mut self, wanted: Option<u64>, zvol: &str) -> Result<u64, String> {
+        let lun = wanted.unwrap_or(self.next);
+        if let Some(other) = self.used.get(&lun) {
+            return Err(format!("{other} has its LUN number {lun}"));
+        }
+        self.used.insert(lun, zvol.to_string());
+        self.next = self.next.max(lun + 1);
+        Ok(lun)
+    }
+}
+
+fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Identity, String> {
+    let name = zvol.name.clone();
+    if let Some(live) = seen.live.get(&name) {
+        let lun = numbers.take(Some(live.lun), &name)?;
+        return Ok(Identity {
+            zvol: name,
+            lun,
+            serial: live.serial.clone(),
+            name: live.name.clone(),
+        });
+    }
+    let guid = zvol.values.get("guid").and_then(|guid| guid.parse::<u64>().ok());
+    let guid = guid.ok_or("it has no guid")?;
+    let lun = numbers.take(number(zvol), &name)?;
+    let serial =
+        zvol.own.get(SERIAL).cloned().unwrap_or_else(|| default_serial(guid, seen.pool_guid));
+    let backstore = zvol.own.get(NAME).cloned().unwrap_or_else(|| default_name(seen, &name));
+    Ok(Identity { zvol: name, lun, serial, name: backstore })
+}
+
+/// What the zvol's properties lack of its identity.
+fn notes(seen: &Seen<'_>, zvol: &Dataset, identity: &Identity) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if number(zvol) != Some(identity.lun) {
+        notes.push(Note::Set(LUN, identity.lun.to_string()));
+    }
+    if zvol.own.get(SERIAL) != Some(&identity.serial) {
+        notes.push(Note::Set(SERIAL, identity.serial.clone()));
+    }
+    let is_default = identity.name == default_name(seen, &identity.zvol);
+    if !is_default && zvol.own.get(NAME) != Some(&identity.name) {
+        notes.push(Note::Set(NAME, identity.name.clone()));
+    }
+    if zvol.own.contains_key(GONE) {
+        notes.push(Note::Remove(GONE));
+    }
+    notes
+}
+
+fn is(dataset: &Dataset, property: &str, value: &str) -> bool {
+    dataset.values.get(property).map(String::as_str) == Some(value)
+}
+
+fn number(zvol: &Dataset) -> Option<u64> {
     zvol.own.get(LUN)?.parse().ok()
 }
 
 /// 32 hexadecimal digits, of which LIO takes the first 25 for the NAA: all of the zvol's GUID, which
 /// is unique in the pool, and 9 digits of the pool's.
-fn serial(zvol_guid: u64, pool_guid: u64) -> String {
+fn default_serial(zvol_guid: u64, pool_guid: u64) -> String {
     format!("{zvol_guid:016x}{pool_guid:016x}")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn zvol(name: &str, guid: u64, own: &[(&str, &str)]) -> Dataset {
-        let native = [("type", "volume"), ("volmode", "default"), ("guid", &guid.to_string())];
-        dataset(name, &native, own)
-    }
-
-    fn dataset(name: &str, native: &[(&str, &str)], own: &[(&str, &str)]) -> Dataset {
-        let map = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
-        };
-        Dataset { name: name.to_string(), native: map(native), own: map(own) }
-    }
-
-    fn root(own: &[(&str, &str)]) -> Dataset {
-        dataset("p/v", &[("type", "filesystem"), ("guid", "1")], own)
-    }
-
-    #[test]
-    fn new_zvols_get_the_next_numbers_and_keep_them() {
-        let first =
-            identities("p/v", &[root(&[]), zvol("p/v/a", 10, &[]), zvol("p/v/b", 11, &[])], 7);
-        let numbers: Vec<u64> = first.luns.iter().map(|each| each.lun).collect();
-        assert_eq!(numbers, [0, 1]);
-        assert_eq!(first.new, first.luns);
-        assert_eq!(first.next, Some(2));
-        assert_eq!(first.luns[0].serial, "000000000000000a0000000000000007");
-        let own = |at: usize| {
-            let identity = &first.luns[at];
-            [
-                (LUN.to_string(), identity.lun.to_string()),
-                (SERIAL.to_string(), identity.serial.clone()),
-            ]
-        };
-        let again = [
-            root(&[(NEXT, "2")]),
-            Dataset { own: own(0).into(), ..zvol("p/v/a", 10, &[]) },
-            Dataset { own: own(1).into(), ..zvol("p/v/b", 11, &[]) },
-        ];
-        let second = identities("p/v", &again, 7);
-        assert_eq!(second.luns, first.luns);
-        assert!(second.new.is_empty() && second.next.is_none());
-    }
-
-    #[test]
-    fn a_number_is_never_given_twice() {
-        let kept = zvol("p/v/a", 10, &[(LUN, "0"), (SERIAL, "s")]);
-        let fresh = zvol("p/v/c", 12, &[]);
-        // Number 1 was given once; its zvol is gone, and the mark on the dataset remembers it.
-        let result = identities("p/v", &[root(&[(NEXT, "2")]), kept, fresh], 7);
-        assert_eq!(result.luns[1].lun, 2);
-        assert_eq!(result.next, Some(3));
-    }
-
-    #[test]
-    fn one_bad_zvol_does_not_stop_the_others() {
-        let datasets = [
-            root(&[(NEXT, "9")]),
-            zvol("p/v/a", 10, &[(LUN, "3"), (SERIAL, "s")]),
-            zvol("p/v/b", 11, &[(LUN, "3"), (SERIAL, "t")]),
-            dataset("p/v/n", &[("type", "volume"), ("volmode", "none"), ("guid", "5")], &[]),
-            dataset("p/v/x", &[("type", "volume"), ("volmode", "dev")], &[]),
-            zvol("p/v/z", 12, &[(LUN, "4"), (SERIAL, "u")]),
-        ];
-        let result = identities("p/v", &datasets, 7);
-        let names: Vec<&str> = result.luns.iter().map(|each| each.zvol.as_str()).collect();
-        assert_eq!(names, ["p/v/a", "p/v/z"]);
-        let want = [
-            "p/v/b: p/v/a has its LUN number 3",
-            "p/v/n: volmode is none",
-            "p/v/x: it has no guid",
-        ];
-        assert_eq!(result.skipped, want);
+fn default_name(seen: &Seen<'_>, zvol: &str) -> String {
+    let plain = |name: &str| name.replace(['/', ' '], "-");
+    match seen.naming {
+        Naming::Proxmox => plain(zvol),
+        Naming::Zvol { vlan } => {
+            let below = zvol.strip_prefix(seen.root).map(|rest| rest.trim_start_matches('/'));
+            let name = plain(below.unwrap_or(zvol));
+            vlan.as_ref().map_or(name.clone(), |vlan| format!("{vlan}-{name}"))
+        }
     }
 }
+
+/// What of a serial the initiators tell disks by.
+fn naa(serial: &str) -> String {
+    let digits = serial.chars().filter(char::is_ascii_hexdigit).take(NAA_DIGITS);
+    digits.map(|digit| digit.to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 mod identity;
 mod luns;
 
+use crate::identity::Naming;
 use hasan::lio::TpgName;
 use hasan::machine::Machine;
 use hasan::names;
@@ -58,7 +59,7 @@ const INITIATORS: Param = Param {
     default: None,
     required: false,
     unique_group: None,
-    reloadable: false,
+    reloadable: true,
     short: "Initiators that get the LUNs",
     long: "iSCSI names of the initiators that get the LUNs, and nobody else does. Give either this \
            or generate_node_acls.",
@@ -69,10 +70,33 @@ const GENERATE_NODE_ACLS: Param = Param {
     default: Some("false"),
     required: false,
     unique_group: None,
-    reloadable: false,
+    reloadable: true,
     short: "Let every initiator in",
     long: "Every initiator that reaches the portal gets the LUNs, as the ZFS-over-iSCSI plugin of \
            Proxmox needs it. The VLAN is then the only guard.",
+};
+
+const NAMES: Param = Param {
+    name: "names",
+    kind: Kind::Text(naming),
+    default: Some("zvol"),
+    required: false,
+    unique_group: None,
+    reloadable: false,
+    short: "Rule for the names of backstores",
+    long: "zvol: ZVOL, or VLAN-ZVOL where the parameter vlan is given. proxmox: POOL-DATASET-ZVOL, as Proxmox's \
+           ZFS-over-iSCSI plugin calls them. A backstore that somebody else has made keeps its name.",
+};
+const SETTLE: Param = Param {
+    name: "settle",
+    kind: Kind::Integer(0, 86400),
+    default: Some("60"),
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "Seconds for which changes are left to others",
+    long: "A zvol that has just been made, or whose LUN somebody has just removed, is left alone for so many seconds: \
+           Proxmox and people with targetcli work in several steps.",
 };
 
 static AGENT: Agent = Agent {
@@ -82,11 +106,13 @@ static AGENT: Agent = Agent {
            serial of a LUN are kept in properties of its zvol, so that clients find the same disks \
            on either node. The portal group stays disabled: client-iscsi-tpg opens it, last. One \
            resource for each client VLAN.",
-    params: &[&IQN, &TPG, &DATASET, &VLAN, &INITIATORS, &GENERATE_NODE_ACLS],
+    params: &[&IQN, &TPG, &DATASET, &VLAN, &INITIATORS, &GENERATE_NODE_ACLS, &NAMES, &SETTLE],
     operations: &[
         Operation { name: "start", timeout: 120, interval: 0, depth: 0 },
         Operation { name: "stop", timeout: 120, interval: 0, depth: 0 },
         Operation { name: "monitor", timeout: 30, interval: 15, depth: 0 },
+        Operation { name: "monitor", timeout: 120, interval: 60, depth: 10 },
+        Operation { name: "reload-agent", timeout: 120, interval: 0, depth: 0 },
         Operation { name: "validate-all", timeout: 20, interval: 0, depth: 0 },
         Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
     ],
@@ -101,8 +127,17 @@ fn main() -> ExitCode {
 struct Config {
     tpg: TpgName,
     dataset: String,
-    vlan: Option<String>,
+    naming: Naming,
+    /// Seconds.
+    settle: u64,
     access: Access,
+}
+
+fn naming(value: &str) -> Result<(), String> {
+    match value {
+        "zvol" | "proxmox" => Ok(()),
+        _ => Err("is neither zvol nor proxmox".to_string()),
+    }
 }
 
 /// Who gets the LUNs.
@@ -131,7 +166,11 @@ impl Config {
                 tag: values.number(&TPG).unwrap_or(1),
             },
             dataset: values.required(&DATASET)?.to_string(),
-            vlan: values.text(&VLAN).map(str::to_string),
+            naming: match values.text(&NAMES) {
+                Some("proxmox") => Naming::Proxmox,
+                _ => Naming::Zvol { vlan: values.text(&VLAN).map(str::to_string) },
+            },
+            settle: values.number(&SETTLE).unwrap_or(60),
             access,
         })
     }
@@ -150,12 +189,19 @@ fn known(values: &Values) -> Option<(TpgName, &str)> {
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     match action {
         Action::Start => luns::start(machine, &Config::new(values)?),
-        Action::ValidateAll | Action::ReloadAgent => Config::new(values).map(|_| Rc::Success),
+        Action::ReloadAgent => luns::sync(machine, &Config::new(values)?),
+        Action::ValidateAll => Config::new(values).map(|_| Rc::Success),
         // Without its parameters, and without a record of a start, it has made nothing here.
         Action::Stop | Action::Monitor => match known(values) {
             None => Ok(Rc::NotRunning),
             Some((tpg, dataset)) if action == Action::Stop => luns::stop(machine, &tpg, dataset),
-            Some((tpg, dataset)) => luns::state(machine, &tpg, dataset),
+            Some((tpg, dataset)) => {
+                let rc = luns::state(machine, &tpg, dataset)?;
+                if rc == Rc::Success && ocf::check_level() >= 10 {
+                    return luns::sync(machine, &Config::new(values)?);
+                }
+                Ok(rc)
+            }
         },
     }
 }

@@ -40,7 +40,7 @@ fn list(
 fn mount(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let datasets = list(machine, pool, "filesystem", "canmount,mountpoint,keystatus,mounted")?;
     let is = |dataset: &Dataset, name: &str, value: &str| {
-        dataset.native.get(name).map(String::as_str) == Some(value)
+        dataset.values.get(name).map(String::as_str) == Some(value)
     };
     for dataset in datasets {
         let wanted = is(&dataset, "canmount", "on")
@@ -65,7 +65,7 @@ fn log_failure(result: Result<String, Fault>) {
 fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let zvols = list(machine, pool, "volume", "volmode,keystatus")?;
     let shown = |zvol: &&Dataset| {
-        let value = |name: &str| zvol.native.get(name).map(String::as_str);
+        let value = |name: &str| zvol.values.get(name).map(String::as_str);
         value("volmode") != Some("none") && value("keystatus") != Some("unavailable")
     };
     let names: Vec<String> = zvols.iter().filter(shown).map(|zvol| zvol.name.clone()).collect();

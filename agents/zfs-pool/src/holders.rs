@@ -96,7 +96,11 @@ fn zvols(machine: &Machine, folder: &Path) -> Result<BTreeMap<PathBuf, PathBuf>,
 
 /// The kernel shows LIO's hold on a device nowhere but in configfs.
 fn backstores(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec<String>, Fault> {
-    let held = lio::backstores(machine)?.into_iter().filter(|each| is_zvol(&each.device));
+    let open = |each: &lio::Backstore| {
+        each.block.as_ref().is_some_and(|block| is_zvol(&Path::new("/dev").join(block)))
+    };
+    let is_held = |each: &lio::Backstore| is_zvol(&each.device) || open(each);
+    let held = lio::backstores(machine)?.into_iter().filter(is_held);
     Ok(held.map(|each| format!("the LIO backstore {}", each.at.name)).collect())
 }
 

@@ -1,14 +1,55 @@
 //! Does one step. Each can be cut off at any point and done again.
 
+use super::expedite::Expedited;
 use super::observe::{CORE, ISCSI, folder, link_in};
-use super::{BackstoreName, Lun, Step, TpgName, backstores};
+use super::{BackstoreName, Lun, Step, TpgName};
 use crate::machine::Machine;
 use crate::ocf::Fault;
+use crate::parallel::in_parallel;
 use std::path::{Path, PathBuf};
 
-/// Our backstores lie above the numbers that targetcli gives, which takes the lowest free one.
-const FIRST_HBA: u32 = 100_000;
-const LAST_HBA: u32 = 200_000;
+/// How many LUNs are linked or unlinked at once: each waits for grace periods of the kernel, which several can share.
+const AT_ONCE: usize = 32;
+
+/// A step that could not be done.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step.
+    pub step: Step,
+    /// Why not.
+    pub fault: Fault,
+}
+
+impl From<Box<Failure>> for Fault {
+    fn from(failure: Box<Failure>) -> Fault {
+        failure.fault
+    }
+}
+
+/// Does all steps, in their order.
+///
+/// # Errors
+/// Of the first step that fails; those behind it are not begun.
+pub fn apply_all(machine: &Machine, steps: &[Step]) -> Result<(), Box<Failure>> {
+    let waits = |step: &Step| {
+        matches!(step, Step::MakeLun(..) | Step::RemoveLun(..) | Step::RemoveBackstore(..))
+    };
+    let _expedited = steps.iter().any(waits).then(|| Expedited::begin(machine));
+    let mut rest = steps;
+    while let Some(first) = rest.first() {
+        let alike = |step: &&Step| match first {
+            Step::MakeLun(..) => matches!(step, Step::MakeLun(..)),
+            Step::RemoveLun(..) => matches!(step, Step::RemoveLun(..)),
+            _ => false,
+        };
+        let (batch, after) = rest.split_at(rest.iter().take_while(alike).count().max(1));
+        in_parallel(batch, AT_ONCE, |step| {
+            apply(machine, step).map_err(|fault| Box::new(Failure { step: step.clone(), fault }))
+        })?;
+        rest = after;
+    }
+    Ok(())
+}
 
 /// Does one step.
 pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
@@ -18,8 +59,8 @@ pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
         Step::SetAttribute(tpg, name, value) => {
             machine.write_attribute(&folder(tpg).join("attrib").join(name), value)
         }
-        Step::MakeBackstore(lun) => make_backstore(machine, lun),
-        Step::MakeLun(tpg, number, lun) => make_lun(machine, tpg, *number, lun),
+        Step::MakeBackstore(at, lun) => make_backstore(machine, at, lun),
+        Step::MakeLun(tpg, number, at) => make_lun(machine, tpg, *number, at),
         Step::MakeAcl(tpg, initiator) => machine.make_dir(&acl(tpg, initiator)),
         Step::MapLun(tpg, initiator, number) => map_lun(machine, tpg, initiator, *number),
         Step::MakePortal(tpg, portal) => machine.make_dir(&folder(tpg).join("np").join(portal)),
@@ -50,10 +91,9 @@ fn make_tpg(machine: &Machine, tpg: &TpgName) -> Result<(), Fault> {
     machine.make_dir(&folder(tpg))
 }
 
-fn make_backstore(machine: &Machine, lun: &Lun) -> Result<(), Fault> {
-    let hba = free_hba(machine)?;
-    let path = Path::new(CORE).join(&hba).join(&lun.name);
-    machine.make_dir(&Path::new(CORE).join(&hba))?;
+fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<(), Fault> {
+    let path = backstore_folder(at);
+    machine.make_dir(&Path::new(CORE).join(&at.hba))?;
     machine.make_dir(&path)?;
     let device = lun.device.display().to_string();
     let opened = machine
@@ -63,7 +103,7 @@ fn make_backstore(machine: &Machine, lun: &Lun) -> Result<(), Fault> {
         .and_then(|()| machine.write_attribute(&path.join("enable"), "1"));
     if let Err(fault) = opened {
         // The reason counts, not whether the empty shell goes away: the next plan removes it.
-        let _ = remove_backstore(machine, &BackstoreName { hba, name: lun.name.clone() });
+        let _ = remove_backstore(machine, at);
         return Err(fault);
     }
     // UNMAP: refused by devices that know no discard, which is all right.
@@ -71,23 +111,19 @@ fn make_backstore(machine: &Machine, lun: &Lun) -> Result<(), Fault> {
     Ok(())
 }
 
-fn free_hba(machine: &Machine) -> Result<String, Fault> {
-    let taken = machine.list(Path::new(CORE))?.unwrap_or_default();
-    (FIRST_HBA..LAST_HBA)
-        .map(|number| format!("iblock_{number}"))
-        .find(|hba| !taken.contains(hba))
-        .ok_or_else(|| Fault::generic("there is no free number for a backstore"))
+fn backstore_folder(at: &BackstoreName) -> PathBuf {
+    Path::new(CORE).join(&at.hba).join(&at.name)
 }
 
-fn make_lun(machine: &Machine, tpg: &TpgName, number: u64, lun: &Lun) -> Result<(), Fault> {
-    let is_it = |each: &super::Backstore| each.enabled && each.device == lun.device;
-    let backstore = backstores(machine)?.into_iter().find(is_it).ok_or_else(|| {
-        Fault::generic(format!("there is no backstore of {}", lun.device.display()))
-    })?;
+fn make_lun(
+    machine: &Machine,
+    tpg: &TpgName,
+    number: u64,
+    at: &BackstoreName,
+) -> Result<(), Fault> {
     let path = lun_folder(tpg, number);
     machine.make_dir(&path)?;
-    let target = Path::new(CORE).join(&backstore.at.hba).join(&backstore.at.name);
-    machine.make_link(&target, &path.join("hasan"))
+    machine.make_link(&backstore_folder(at), &path.join("hasan"))
 }
 
 fn map_lun(machine: &Machine, tpg: &TpgName, initiator: &str, number: u64) -> Result<(), Fault> {

@@ -5,18 +5,25 @@
 //! `drivers/target/iscsi/iscsi_target_configfs.c`.
 
 mod apply;
+mod expedite;
+mod lock;
 mod observe;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
 
-pub use apply::apply;
+pub use apply::{Failure, apply, apply_all};
+pub use expedite::mend;
+pub use lock::lock;
 pub use observe::{backstores, lets_in, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+
+/// Folders of our backstores begin at this number, above those of targetcli, which takes the lowest free one.
+const FIRST_HBA: u32 = 100_000;
 
 /// A target portal group: the target's name and the group's tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +63,32 @@ pub struct BackstoreName {
 pub struct Backstore {
     /// Where it is.
     pub at: BackstoreName,
-    /// The device, as it was named; empty before it was.
+    /// The device, as it was named; empty before it was. The name may have passed to another device since.
     pub device: PathBuf,
+    /// The kernel's name of the device that is open, such as `zd16`.
+    pub block: Option<String>,
     /// Whether the device is open.
     pub enabled: bool,
     /// Its serial.
     pub serial: String,
+}
+
+impl Backstore {
+    /// Whether it is open over the device of a LUN. Names of devices can pass on: the kernel's word counts where it
+    /// is known.
+    pub fn serves(&self, lun: &Lun) -> bool {
+        let is_it = match (&self.block, &lun.block) {
+            (Some(open), Some(wanted)) => open == wanted,
+            _ => self.device == lun.device,
+        };
+        self.enabled && is_it
+    }
+
+    /// Whether it is one of ours that was cut off before its device was open.
+    pub fn is_half_made(&self) -> bool {
+        let number = self.at.hba.strip_prefix("iblock_").and_then(|number| number.parse().ok());
+        !self.enabled && number.is_some_and(|number: u32| number >= FIRST_HBA)
+    }
 }
 
 /// What one program wants behind its portal group.
@@ -84,6 +111,8 @@ pub struct Lun {
     pub name: String,
     /// Its device, by which an existing backstore is known.
     pub device: PathBuf,
+    /// The kernel's name of the device, where it is there.
+    pub block: Option<String>,
     /// Its serial.
     pub serial: String,
 }
@@ -95,10 +124,10 @@ pub enum Step {
     MakeTpg(TpgName),
     /// Set an attribute of the group.
     SetAttribute(TpgName, &'static str, &'static str),
-    /// Make a backstore in the first free place and open its device.
-    MakeBackstore(Lun),
-    /// Make a LUN over the backstore of this device.
-    MakeLun(TpgName, u64, Lun),
+    /// Make a backstore and open its device.
+    MakeBackstore(BackstoreName, Lun),
+    /// Make a LUN over a backstore.
+    MakeLun(TpgName, u64, BackstoreName),
     /// Let an initiator in.
     MakeAcl(TpgName, String),
     /// Show an initiator a LUN, under the same number.
@@ -134,11 +163,11 @@ impl fmt::Display for Step {
         match self {
             Step::MakeTpg(tpg) => write!(out, "make {tpg}"),
             Step::SetAttribute(tpg, name, value) => write!(out, "set {name} of {tpg} to {value}"),
-            Step::MakeBackstore(lun) => {
-                write!(out, "make the backstore {} over {}", lun.name, lun.device.display())
+            Step::MakeBackstore(at, lun) => {
+                write!(out, "make the backstore {} over {}", at.name, lun.device.display())
             }
-            Step::MakeLun(tpg, number, lun) => {
-                write!(out, "make LUN {number} of {tpg} over {}", lun.device.display())
+            Step::MakeLun(tpg, number, at) => {
+                write!(out, "make LUN {number} of {tpg} over the backstore {}", at.name)
             }
             Step::MakeAcl(tpg, initiator) => write!(out, "let {initiator} in to {tpg}"),
             Step::MapLun(tpg, initiator, number) => {

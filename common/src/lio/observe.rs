@@ -121,12 +121,38 @@ fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, 
     Ok(Some(Backstore {
         at,
         device: PathBuf::from(device),
+        block: block_of(&machine.read(&folder.join("info"))?.unwrap_or_default()),
         enabled: enabled == "1",
         serial: serial_of(&serial).to_string(),
     }))
 }
 
+/// The device that is open: "iBlock device: zd16  UDEV PATH: …" (`target_core_iblock.c`,
+/// `iblock_show_configfs_dev_params`).
+fn block_of(info: &str) -> Option<String> {
+    let after = info.split_once("iBlock device: ")?.1;
+    Some(after.split_whitespace().next()?.to_string())
+}
+
 /// The attribute reads back as "T10 VPD Unit Serial Number: SERIAL".
 fn serial_of(text: &str) -> &str {
     text.split_once(": ").map_or("", |(_, serial)| serial.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_open_device_and_the_serial_are_read() {
+        let info = "Status: ACTIVATED  Max Queue Depth: 128  SectorSize: 512  HwMaxSectors: 16384\n        \
+                    iBlock device: zd16  UDEV PATH: /dev/zvol/p/a b  readonly: 0\n        Major: 230 Minor: 16  \
+                    CLAIMED: IBLOCK\n";
+        assert_eq!(block_of(info), Some("zd16".to_string()));
+        for text in ["", "Status: DEACTIVATED", "iBlock device: "] {
+            assert_eq!(block_of(text), None, "{text:?}");
+        }
+        assert_eq!(serial_of("T10 VPD Unit Serial Number: abc"), "abc");
+        assert_eq!(serial_of(""), "");
+    }
 }

@@ -1,9 +1,8 @@
 //! From what is there to what is wanted, as steps; pure functions. Set-up goes from the backstores
 //! outwards, and taking down is its exact reverse, so that no initiator ever sees a part missing.
 
-use super::{Backstore, Shell, Step, Tpg, TpgName};
+use super::{Backstore, BackstoreName, FIRST_HBA, Shell, Step, Tpg, TpgName};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// The steps to all that lies behind the door: group, attributes, backstores, LUNs, initiators.
 /// What the group has beyond that goes away.
@@ -25,19 +24,29 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
     for initiator in tpg.acls.keys().filter(|initiator| !want.initiators.contains(*initiator)) {
         steps.extend(remove_acl(name, tpg, initiator, &wrong));
     }
+    let mut free = free_hbas(backstores);
+    let mut links = Vec::new();
     for (number, lun) in &want.luns {
         // One that was cut off before its device was open cannot be trusted in any part.
         let half = |each: &&Backstore| !each.enabled && each.at.name == lun.name;
         for backstore in backstores.iter().filter(half) {
             steps.push(Step::RemoveBackstore(backstore.at.clone()));
         }
-        if !backstores.iter().any(|each| each.enabled && each.device == lun.device) {
-            steps.push(Step::MakeBackstore(lun.clone()));
-        }
+        let at = match backstores.iter().find(|each| each.serves(lun)) {
+            Some(backstore) => backstore.at.clone(),
+            None => {
+                let hba = free.next().unwrap_or_default();
+                let at = BackstoreName { hba, name: lun.name.clone() };
+                steps.push(Step::MakeBackstore(at.clone(), lun.clone()));
+                at
+            }
+        };
         if !tpg.luns.contains_key(number) || wrong.contains(number) {
-            steps.push(Step::MakeLun(name.clone(), *number, lun.clone()));
+            links.push(Step::MakeLun(name.clone(), *number, at));
         }
     }
+    // Together: each waits for the kernel, and they can wait at once.
+    steps.extend(links);
     for initiator in &want.initiators {
         let mapped = tpg.acls.get(initiator);
         if mapped.is_none() {
@@ -53,16 +62,30 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
     steps
 }
 
+/// Folders for new backstores that no backstore is in. One that was left empty is as good as new.
+fn free_hbas(backstores: &[Backstore]) -> impl Iterator<Item = String> {
+    let taken: BTreeSet<String> = backstores.iter().map(|each| each.at.hba.clone()).collect();
+    (FIRST_HBA..).map(|number| format!("iblock_{number}")).filter(move |hba| !taken.contains(hba))
+}
+
 /// The LUNs that lead nowhere, elsewhere than wanted, or are not wanted. A mapped LUN that is left
-/// over from an earlier link maps nothing, so the LUN counts as wrong with it.
+/// over from an earlier link maps nothing, so the LUN counts as wrong with it. A LUN over another kind of backstore is
+/// somebody else's.
 fn wrong_luns(want: &Shell, tpg: &Tpg, backstores: &[Backstore]) -> BTreeSet<u64> {
-    let leads_right = |number: &u64| {
-        let lun = want.luns.get(number)?;
-        let at = tpg.luns.get(number)?.as_ref()?;
-        let backstore = backstores.iter().find(|each| each.at == *at)?;
-        (backstore.enabled && backstore.device == lun.device).then_some(())
+    let is_right = |number: &u64, at: &Option<BackstoreName>| {
+        let Some(at) = at else { return false };
+        if !at.hba.starts_with("iblock_") {
+            return true;
+        }
+        let backstore = backstores.iter().find(|each| each.at == *at);
+        let lun = want.luns.get(number);
+        backstore.zip(lun).is_some_and(|(backstore, lun)| backstore.serves(lun))
     };
-    tpg.luns.keys().filter(|number| leads_right(number).is_none()).copied().collect()
+    tpg.luns
+        .iter()
+        .filter(|(number, at)| !is_right(number, at))
+        .map(|(number, _)| *number)
+        .collect()
 }
 
 fn remove_luns(name: &TpgName, tpg: &Tpg, numbers: &BTreeSet<u64>) -> Vec<Step> {
@@ -86,12 +109,12 @@ fn remove_acl(name: &TpgName, tpg: &Tpg, initiator: &str, done: &BTreeSet<u64>) 
     steps
 }
 
-/// The steps to nothing behind the door, and to no backstore left over any device of ours.
+/// The steps to nothing behind the door, and to no backstore of ours left.
 pub fn shell_down(
     name: &TpgName,
     tpg: Option<&Tpg>,
     backstores: &[Backstore],
-    is_ours: impl Fn(&Path) -> bool,
+    is_ours: impl Fn(&Backstore) -> bool,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(tpg) = tpg {
@@ -103,7 +126,7 @@ pub fn shell_down(
         steps.extend(all.iter().map(|number| Step::RemoveLun(name.clone(), *number)));
         steps.push(Step::RemoveTpg(name.clone()));
     }
-    for backstore in backstores.iter().filter(|each| is_ours(&each.device)) {
+    for backstore in backstores.iter().filter(|each| is_ours(each)) {
         steps.push(Step::RemoveBackstore(backstore.at.clone()));
     }
     steps

@@ -28,14 +28,19 @@ impl Kernel {
             Step::SetAttribute(_, name, value) => {
                 self.tpg().attributes.insert(name, value.to_string());
             }
-            Step::MakeBackstore(lun) => {
+            Step::MakeBackstore(at, lun) => {
                 assert!(!self.backstores.iter().any(|each| each.at.name == lun.name), "EEXIST");
-                self.backstores.push(backstore(&lun.name, &lun.device, true));
+                assert!(
+                    !self.backstores.iter().any(|each| each.at.hba == at.hba),
+                    "two in a folder"
+                );
+                let made = backstore(&lun.name, &lun.device, true);
+                self.backstores.push(Backstore { at: at.clone(), ..made });
             }
-            Step::MakeLun(_, number, lun) => {
-                let is_it = |each: &&Backstore| each.enabled && each.device == lun.device;
-                let at = self.backstores.iter().find(is_it).expect("ENODEV").at.clone();
-                assert!(self.tpg().luns.insert(*number, Some(at)).is_none(), "EEXIST");
+            Step::MakeLun(_, number, at) => {
+                let is_it = |each: &&Backstore| each.enabled && each.at == *at;
+                assert!(self.backstores.iter().any(|each| is_it(&each)), "ENODEV");
+                assert!(self.tpg().luns.insert(*number, Some(at.clone())).is_none(), "EEXIST");
             }
             Step::MakeAcl(_, initiator) => {
                 assert!(self.tpg().acls.insert(initiator.clone(), BTreeMap::new()).is_none());
@@ -90,11 +95,13 @@ fn at(name: &str) -> BackstoreName {
 
 fn backstore(name: &str, device: &Path, enabled: bool) -> Backstore {
     let device = if enabled { device.to_path_buf() } else { PathBuf::new() };
-    Backstore { at: at(name), device, enabled, serial: String::new() }
+    let block = enabled.then(|| format!("zd-{name}"));
+    Backstore { at: at(name), device, block, enabled, serial: String::new() }
 }
 
 fn lun(name: &str) -> Lun {
-    Lun { name: name.to_string(), device: device(name), serial: "s".to_string() }
+    let block = Some(format!("zd-{name}"));
+    Lun { name: name.to_string(), device: device(name), block, serial: "s".to_string() }
 }
 
 fn wanted() -> Shell {
@@ -157,7 +164,7 @@ fn tpg(luns: BTreeMap<u64, Option<BackstoreName>>, acl: u8, door: u8) -> Tpg {
 #[test]
 fn every_state_goes_up_and_down() {
     let want = wanted();
-    let is_ours = |path: &Path| path.starts_with("/dev/zvol/p");
+    let is_ours = |each: &Backstore| each.device.starts_with("/dev/zvol/p") || !each.enabled;
     let all = every_kernel();
     for start in &all {
         let mut kernel = start.clone();
@@ -168,7 +175,9 @@ fn every_state_goes_up_and_down() {
         assert!(left.is_empty(), "{start:?} leaves {left:?}");
         assert_eq!(kernel.tpg().acls.keys().collect::<Vec<_>>(), [FRIEND]);
         for (number, lun) in &want.luns {
-            assert_eq!(kernel.tpg().luns[number], Some(at(&lun.name)), "{start:?}");
+            let at = kernel.tpg().luns[number].clone().expect("it leads somewhere");
+            let backstore = kernel.backstores.iter().find(|each| each.at == at);
+            assert!(backstore.is_some_and(|each| each.serves(lun)), "{start:?}");
         }
 
         let portals = BTreeSet::from([PORTAL.to_string()]);
@@ -182,7 +191,7 @@ fn every_state_goes_up_and_down() {
                 kernel.apply(&step);
             }
             assert!(kernel.tpg.is_none(), "{start:?}");
-            assert!(!kernel.backstores.iter().any(|each| is_ours(&each.device)), "{start:?}");
+            assert!(!kernel.backstores.iter().any(&is_ours), "{start:?}");
             assert!(kernel.backstores.iter().any(|each| each.at == at("foreign")), "{start:?}");
         }
     }

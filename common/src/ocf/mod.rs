@@ -156,12 +156,10 @@ fn perform(
     let instance = environment.get("OCF_RESOURCE_INSTANCE").map_or(agent.name, String::as_str);
     match action {
         Action::ValidateAll => (agent.run)(machine, action, &Values::strict(agent, environment)?),
-        // The agents read their parameters anew in each action: a check is all there is to do.
         Action::ReloadAgent => {
             let values = Values::strict(agent, environment)?;
-            (agent.run)(machine, Action::ValidateAll, &values)?;
             record::save(machine, agent, instance, &values)?;
-            Ok(Rc::Success)
+            (agent.run)(machine, action, &values)
         }
         Action::Start => {
             let values = Values::strict(agent, environment)?;

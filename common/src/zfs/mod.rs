@@ -94,8 +94,8 @@ pub fn file_hostid(machine: &Machine) -> Result<u64, Fault> {
 pub struct Dataset {
     /// Its whole name, `POOL/…/NAME`.
     pub name: String,
-    /// Native properties: whatever their source, they hold.
-    pub native: BTreeMap<String, String>,
+    /// All properties that were asked for and that it has, whatever their source.
+    pub values: BTreeMap<String, String>,
     /// Its own user properties; one that it inherited or received is not its own.
     pub own: BTreeMap<String, String>,
 }
@@ -113,14 +113,16 @@ pub fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
             row.split('\t').collect::<Vec<_>>().try_into().map_err(wrong)?;
         let dataset = datasets.entry(name.to_string()).or_insert_with(|| Dataset {
             name: name.to_string(),
-            native: BTreeMap::new(),
+            values: BTreeMap::new(),
             own: BTreeMap::new(),
         });
         // User properties, and they alone, have a colon (zfsprops(7)).
-        if !property.contains(':') {
-            dataset.native.insert(property.to_string(), value.to_string());
-        } else if source == "local" {
+        if property.contains(':') && source == "local" {
             dataset.own.insert(property.to_string(), value.to_string());
+        }
+        // What a dataset does not have is shown as "-".
+        if value != "-" {
+            dataset.values.insert(property.to_string(), value.to_string());
         }
     }
     Ok(datasets.into_values().collect())
@@ -141,10 +143,12 @@ mod tests {
             p/v/b\tvolmode\tdev\tinherited from p\np/v/b\thasan:lun\t-\t-\n";
         let datasets = parse_datasets(text).unwrap();
         assert_eq!(datasets.len(), 2);
-        assert_eq!(datasets[0].native["guid"], "77");
+        assert_eq!(datasets[0].values["guid"], "77");
+        assert_eq!(datasets[0].values["hasan:serial"], "x");
         let own = BTreeMap::from([("hasan:lun".to_string(), "3".to_string())]);
         assert_eq!(datasets[0].own, own);
-        assert_eq!(datasets[1].native["volmode"], "dev");
+        assert_eq!(datasets[1].values["volmode"], "dev");
+        assert!(!datasets[1].values.contains_key("hasan:lun"));
         assert!(datasets[1].own.is_empty());
     }
 

@@ -1,0 +1,42 @@
+//! One at a time in the kernel's target tree.
+
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+/// Ours: between our own programs.
+const OURS: &str = "/run/hasan/lio.lock";
+/// The one that targetcli holds while it runs (targetcli-fb, `scripts/targetcli`, `lock_file`).
+const TARGETCLI: &str = "/run/targetcli.lock";
+/// An administrator's open targetcli shell must not hold up a failover: so long it is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Both locks, held while this lives.
+pub struct Lock {
+    _ours: Flock<File>,
+    _targetcli: Option<Flock<File>>,
+}
+
+/// Waits until no other program of ours changes the tree, and a moment for targetcli.
+pub fn lock(machine: &Machine) -> Result<Lock, Fault> {
+    let ours = take(machine, OURS, machine.time_left())?
+        .ok_or_else(|| Fault::generic(format!("another program of hasan holds {OURS}")))?;
+    let targetcli = take(machine, TARGETCLI, PATIENCE)?;
+    if targetcli.is_none() {
+        tracing::warn!("somebody has targetcli open; going on beside it");
+    }
+    Ok(Lock { _ours: ours, _targetcli: targetcli })
+}
+
+fn take(machine: &Machine, path: &str, at_most: Duration) -> Result<Option<Flock<File>>, Fault> {
+    let mut held = None;
+    machine.await_condition(at_most, || {
+        let file = machine.open_lock(Path::new(path))?;
+        held = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
+        Ok(held.is_some())
+    })?;
+    Ok(held)
+}
