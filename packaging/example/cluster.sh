@@ -96,7 +96,8 @@ make_resources() {
         [ "$initiators" != any ] || access=generate_node_acls=true
         # LUNs behind a closed door, the address, the door: no initiator ever sees a LUN missing.
         P resource create "luns-$name" ocf:hasan:sync-iscsi-luns iqn="$TARGET" tpg="$tag" dataset="$dataset" \
-            "$access" op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor
+            "$access" op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \
+            op monitor interval=60s timeout="$STOP_TIMEOUT" OCF_CHECK_LEVEL=10
         P resource create "vip-$name" ocf:heartbeat:IPaddr2 ip="$vip" cidr_netmask="$prefix" nic="$interface" \
             $op_small $op_monitor
         P resource create "door-$name" ocf:hasan:client-iscsi-tpg iqn="$TARGET" tpg="$tag" portals="$vip:3260" \

@@ -43,6 +43,7 @@ static AGENT: Agent = Agent {
         Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
     ],
     run,
+    explain: None,
 };
 
 fn main() -> ExitCode {

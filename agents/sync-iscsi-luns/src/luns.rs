@@ -6,7 +6,7 @@ use crate::identity::{
 use crate::{Access, Config};
 use hasan::lio::{self, Backstore, Lun, Shell, Step, Tpg, TpgName};
 use hasan::machine::Machine;
-use hasan::ocf::{Fault, Outcome, Rc};
+use hasan::ocf::{Fault, Outcome, Rc, Table};
 use hasan::parallel::in_parallel;
 use hasan::zfs::{self, Dataset};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,9 +60,7 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
     if actual.tpg.is_none() {
         return Ok(Rc::NotRunning);
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let patience = Patience { now, settle: config.settle };
-    let (identities, left) = reconcile(machine, config, &actual, Some(patience))?;
+    let (identities, left) = reconcile(machine, config, &actual, Some(patience(config)))?;
     tell(&identities);
     let mut troubles: Vec<String> =
         identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")).collect();
@@ -74,6 +72,32 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
             Err(Fault::new(Rc::Degraded, format!("{count} not served: {first}")))
         }
     }
+}
+
+/// What a sync would do now, and why. Others may be at work, so that it can be old as soon as it is read.
+pub(crate) fn explain(machine: &Machine, config: &Config) -> Result<Table, Fault> {
+    let actual = observe(machine, config)?;
+    let live = live(&actual);
+    let mut identities = identities(config, &actual, Some(patience(config)));
+    skip_without_device(&actual, &mut identities);
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for each in &identities.luns {
+        let state = if live.contains_key(&each.zvol) { "served" } else { "to be served" };
+        let (lun, serial) = (each.lun.to_string(), each.serial.clone());
+        rows.push(vec![each.zvol.clone(), lun, serial, each.name.clone(), state.to_string()]);
+    }
+    for (zvol, why) in identities.skipped.iter().chain(&identities.left) {
+        let none = || "-".to_string();
+        rows.push(vec![zvol.clone(), none(), none(), none(), format!("not served: {why}")]);
+    }
+    rows.sort();
+    let steps = plan(config, &actual, &identities).iter().map(ToString::to_string).collect();
+    Ok(Table { head: vec!["ZVOL", "LUN", "SERIAL", "BACKSTORE", "STATE"], rows, steps })
+}
+
+fn patience(config: &Config) -> Patience {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Patience { now, settle: config.settle }
 }
 
 fn tell(identities: &Identities) {
@@ -137,11 +161,7 @@ fn reconcile(
     patience: Option<Patience>,
 ) -> Result<(Identities, Vec<Step>), Fault> {
     let mut identities = identities(config, actual, patience);
-    for each in identities.luns.clone() {
-        if !actual.blocks.contains_key(&each.zvol) {
-            identities.skip(&each.zvol, "it has no device below /dev/zvol".to_string());
-        }
-    }
+    skip_without_device(actual, &mut identities);
     write_down(machine, config, &identities)?;
     let mut steps = plan(config, actual, &identities);
     while let Err(failure) = lio::apply_all(machine, &steps) {
@@ -155,6 +175,14 @@ fn reconcile(
     }
     let left = plan_anew(machine, config, actual, &identities)?;
     Ok((identities, left))
+}
+
+fn skip_without_device(actual: &Actual, identities: &mut Identities) {
+    for each in identities.luns.clone() {
+        if !actual.blocks.contains_key(&each.zvol) {
+            identities.skip(&each.zvol, "it has no device below /dev/zvol".to_string());
+        }
+    }
 }
 
 fn identities(config: &Config, actual: &Actual, patience: Option<Patience>) -> Identities {

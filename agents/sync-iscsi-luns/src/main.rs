@@ -117,6 +117,7 @@ static AGENT: Agent = Agent {
         Operation { name: "meta-data", timeout: 5, interval: 0, depth: 0 },
     ],
     run,
+    explain: Some(|machine, values| luns::explain(machine, &Config::new(values)?)),
 };
 
 fn main() -> ExitCode {

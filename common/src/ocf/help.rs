@@ -34,7 +34,10 @@ pub(super) fn text(agent: &Agent) -> String {
 }
 
 fn command(agent: &Agent) -> Command {
-    let actions = "start, stop, monitor, validate-all, meta-data";
+    let actions = match agent.explain {
+        None => "start, stop, monitor, validate-all, meta-data",
+        Some(_) => "start, stop, monitor, validate-all, meta-data; for people: explain [--json]",
+    };
     Command::new(agent.name)
         .version(env!("CARGO_PKG_VERSION"))
         .about(agent.short)

@@ -3,6 +3,7 @@
 //!
 //! Source: Open Cluster Framework Resource Agent API 1.1 (`resource-agent-api.md`).
 
+mod explain;
 mod fault;
 mod help;
 mod log;
@@ -12,6 +13,7 @@ mod record;
 mod reporter;
 mod supervise;
 
+pub use explain::Table;
 pub use fault::{Fault, Outcome, Rc};
 pub use log::open as open_log;
 pub use metadata::metadata;
@@ -23,6 +25,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// Explains one resource.
+pub type Explain = fn(&Machine, &Values) -> Result<Table, Fault>;
 
 /// One resource agent: all that its metadata, its help and its checks are made of.
 pub struct Agent {
@@ -38,6 +43,8 @@ pub struct Agent {
     pub operations: &'static [Operation],
     /// Does one action.
     pub run: fn(&Machine, Action, &Values) -> Outcome,
+    /// Says what it would do and why, and changes nothing; for people, by `AGENT explain`.
+    pub explain: Option<Explain>,
 }
 
 impl Agent {
@@ -113,6 +120,7 @@ pub fn main(agent: &Agent) -> ExitCode {
     match word.as_str() {
         "meta-data" => return print(&metadata(agent)),
         "usage" | "help" => return print(&help::text(agent)),
+        "explain" if agent.explain.is_some() => return explain::main(agent, &arguments),
         _ => {}
     }
     let Some(action) = Action::parse(&word).filter(|action| agent.does(*action)) else {

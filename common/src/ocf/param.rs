@@ -184,6 +184,7 @@ mod tests {
         params: &[&POOL, &LIMIT, &MOUNT],
         operations: &[],
         run: |_, _, _| Ok(Rc::Success),
+        explain: None,
     };
 
     fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

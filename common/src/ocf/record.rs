@@ -4,7 +4,9 @@
 use super::{Agent, Fault, Values};
 use crate::machine::Machine;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = "/run/hasan";
 
 /// Writes the record.
 pub(super) fn save(
@@ -23,10 +25,20 @@ pub(super) fn load(machine: &Machine, agent: &Agent, instance: &str) -> BTreeMap
     serde_json::from_str(&text).unwrap_or_default()
 }
 
+/// The instances of an agent that were started on this node since it booted.
+pub(super) fn instances(machine: &Machine, agent: &Agent) -> Result<Vec<String>, Fault> {
+    let names = machine.list(Path::new(FOLDER))?.unwrap_or_default();
+    let instance = |name: &String| {
+        let rest = name.strip_prefix(agent.name)?.strip_prefix('.')?;
+        Some(rest.strip_suffix(".json")?.to_string())
+    };
+    Ok(names.iter().filter_map(instance).collect())
+}
+
 fn path(agent: &Agent, instance: &str) -> PathBuf {
     let safe: String = instance
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
         .collect();
-    PathBuf::from(format!("/run/hasan/{}.{safe}.json", agent.name))
+    Path::new(FOLDER).join(format!("{}.{safe}.json", agent.name))
 }

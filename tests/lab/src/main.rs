@@ -16,6 +16,7 @@ mod disks;
 mod host;
 mod image;
 mod load;
+mod lun_checks;
 mod machine;
 mod net;
 mod plug;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub(crate) const AGENTS: &str = "/usr/lib/ocf/resource.d/hasan";
 pub(crate) const POOL: &str = "zfs-pool";
 /// The client's resources, door first, with their parameters.
-const CLIENT_SIDE: [(&str, &str); 2] = [
+pub(crate) const CLIENT_SIDE: [(&str, &str); 2] = [
     (
         "client-iscsi-tpg",
         "OCF_RESKEY_iqn=iqn.2025-01.lab.home:hypervisor OCF_RESKEY_portals=10.40.40.10:3260",
@@ -32,8 +32,8 @@ pub(crate) struct Hand<'a> {
 
 /// What an action answered.
 pub(crate) struct Said {
-    code: i32,
-    text: String,
+    pub(crate) code: i32,
+    pub(crate) text: String,
     pub(crate) took: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Hand<'_> {
     }
 
     /// Runs one action of an agent.
-    fn act(&self, agent: &str, environment: &str, action: &str) -> Result<Said> {
+    pub(crate) fn act(&self, agent: &str, environment: &str, action: &str) -> Result<Said> {
         let line =
             format!("{}{AGENTS}/{agent} {action} 2>&1; echo \"exit $?\"", exports(environment));
         let begun = Instant::now();
@@ -78,7 +78,7 @@ impl Hand<'_> {
     }
 
     /// Takes the client's side down, so that the pool can be stopped.
-    fn free_pool(&self) -> Result<()> {
+    pub(crate) fn free_pool(&self) -> Result<()> {
         for (agent, environment) in CLIENT_SIDE {
             let said = self.act(agent, environment, "stop")?;
             ensure!(said.code == 0, "stop of {agent}");

@@ -1,0 +1,177 @@
+//! `sync-iscsi-luns`, action by action, on real kernels, beside people and programs that use targetcli.
+
+use crate::command::await_until;
+use crate::machine::Machine;
+use crate::pool_checks::{AGENTS, CLIENT_SIDE, Hand, Said, by_hand};
+use crate::state::Lab;
+use crate::{cluster, ssh, timers};
+use anyhow::{Result, ensure};
+
+const DATASET: &str = "san-pool/iscsi/hypervisor";
+
+/// Syncs once; what others are at counts for so many seconds.
+fn sync(here: &Hand<'_>, settle: u32) -> Result<Said> {
+    let (agent, environment) = CLIENT_SIDE[1];
+    let environment = format!(
+        "{environment} OCF_RESKEY_names=proxmox OCF_RESKEY_settle={settle} OCF_CHECK_LEVEL=10"
+    );
+    here.act(agent, &environment, "monitor")
+}
+
+/// What the client sees after it has looked again: number, serial and size (512 bytes) of each LUN.
+fn client_sees(lab: &Lab) -> Result<String> {
+    let client = Machine::named("client")?;
+    let script = "iscsiadm -m session --rescan > /dev/null; udevadm settle -t 30
+        for page in /sys/class/scsi_device/*/device/vpd_pg80; do
+            device=${page%/vpd_pg80}; name=${device%/device}
+            [ -d $device/block ] || continue
+            echo ${name##*:} $(tail -c +5 $page | tr -d '\\0') $(cat $device/block/*/size)
+        done | sort -n";
+    ssh::run(lab, client, script)
+}
+
+/// The LUNs of the group, as the kernel of the node has them: number and zvol.
+fn served(here: &Hand<'_>) -> Result<String> {
+    here.run(
+        "cd /sys/kernel/config/target/iscsi/iqn.2025-01.lab.home:hypervisor/tpgt_1/lun
+         for lun in lun_*; do
+             for link in $lun/*; do
+                 [ ! -L $link ] || echo ${lun#lun_} $(sed 's/.*zvol.//' $link/udev_path)
+             done
+         done | sort -n",
+    )
+}
+
+fn zvol_exists(here: &Hand<'_>, name: &str) -> Result<()> {
+    await_until(&format!("{name} has its device"), timers::CLUSTER, || {
+        here.run(&format!("test -b /dev/zvol/{DATASET}/{name}"))
+            .map(|_| ())
+            .map_err(|error| format!("{error:#}"))
+    })
+}
+
+/// New zvols come, grown ones grow, bad ones hold up nobody, and none of it is a failover.
+pub(crate) fn syncs(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let before = client_sees(lab)?;
+    ensure!(before.lines().count() == 2, "the client sees {before:?}");
+    here.run(&format!(
+        "zfs create -p {DATASET}/deep/er
+         zfs create -s -V 32M \"{DATASET}/deep/er/disk one\"
+         zfs create -s -V 32M {DATASET}/off && zfs set hasan:export=off {DATASET}/off
+         head -c 32 /dev/urandom > /root/key
+         zfs create -s -V 32M -o encryption=on -o keyformat=raw -o keylocation=file:///root/key {DATASET}/locked
+         zfs unload-key {DATASET}/locked || {{ udevadm settle; zfs unload-key {DATASET}/locked; }}
+         zfs set volsize=512M {DATASET}/vm-101-disk-0"
+    ))?;
+    zvol_exists(&here, "deep/er/disk+one")?;
+    let waiting = sync(&here, 3600)?;
+    ensure!(waiting.code == 190 && waiting.text.contains("locked: its key is not loaded"));
+    ensure!(served(&here)?.lines().count() == 2, "a zvol that was just made is served at once");
+    let said = sync(&here, 0)?;
+    ensure!(said.code == 190 && said.text.contains("1 not served: "), "{}", said.text);
+    let after = client_sees(lab)?;
+    println!("the client saw:\n{before}and sees:\n{after}");
+    let rows: Vec<Vec<&str>> = after.lines().map(|row| row.split_whitespace().collect()).collect();
+    ensure!(rows.len() == 3 && rows[2][0] == "2", "a new LUN is not there");
+    ensure!(rows[0][2] == (512_u64 * 2048).to_string(), "a grown LUN has its old size");
+    let serials = |text: &str| -> Vec<String> {
+        text.lines().take(2).filter_map(|row| row.split(' ').nth(1)).map(str::to_string).collect()
+    };
+    ensure!(serials(&before) == serials(&after), "serials have changed");
+    // One that is switched off goes, and a list that cannot be had removes nothing.
+    here.run(&format!("zfs set hasan:export=off '{DATASET}/deep/er/disk one'"))?;
+    let environment =
+        CLIENT_SIDE[1].1.replace("dataset=san-pool/iscsi/hypervisor", "dataset=san-pool/nope");
+    let said =
+        here.act(CLIENT_SIDE[1].0, &format!("{environment} OCF_CHECK_LEVEL=10"), "monitor")?;
+    ensure!(
+        said.code != 0 && served(&here)?.lines().count() == 3,
+        "a missing dataset: {}",
+        said.text
+    );
+    sync(&here, 0)?;
+    ensure!(served(&here)?.lines().count() == 2, "a LUN that was switched off is there");
+    explains(&here)
+}
+
+fn explains(here: &Hand<'_>) -> Result<()> {
+    let text = here.run(&format!("{AGENTS}/sync-iscsi-luns explain"))?;
+    println!("{text}");
+    ensure!(text.contains("not served: its key is not loaded") && text.contains("nothing to do"));
+    here.run(&format!(
+        "{AGENTS}/sync-iscsi-luns explain --json | python3 -c 'import json, sys; \
+         assert len(json.load(sys.stdin)[0][\"rows\"]) == 5'"
+    ))?;
+    Ok(())
+}
+
+/// What Proxmox's ZFS-over-iSCSI plugin does over ssh: its LUNs are taken over as they are, and what it takes away is
+/// not made again behind its back.
+pub(crate) fn plugin(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let name = "san-pool-iscsi-hypervisor-vm-103-disk-0";
+    let target = "/iscsi/iqn.2025-01.lab.home:hypervisor/tpg1/luns";
+    let cli =
+        |command: &str| ssh::within(lab, here.node, timers::PCS, &format!("targetcli {command}"));
+    let create_lu = || -> Result<String> {
+        let device = format!("/dev/zvol/{DATASET}/vm-103-disk-0");
+        cli(&format!("/backstores/block create name={name} dev={device}"))?;
+        ensure!(sync(&here, 60)?.code == 0, "a sync between the plugin's steps");
+        cli(&format!("/backstores/block/{name} set attribute emulate_tpu=1"))?;
+        cli(&format!("{target} create /backstores/block/{name}"))
+    };
+    here.run(&format!("zfs create -s -V 64M {DATASET}/vm-103-disk-0"))?;
+    zvol_exists(&here, "vm-103-disk-0")?;
+    println!("{}", create_lu()?.trim());
+    ensure!(sync(&here, 60)?.code == 0, "a sync after the plugin's LUN");
+    let properties = format!(
+        "zfs get -Hp -s local -o property,value hasan:lun,hasan:serial,hasan:backstore {DATASET}/vm-103-disk-0"
+    );
+    let recorded = here.run(&properties)?;
+    let serial = here.run(&format!(
+        "sed 's/.*: //' /sys/kernel/config/target/core/iblock_*/{name}/wwn/vpd_unit_serial"
+    ))?;
+    println!("adopted:\n{recorded}");
+    ensure!(recorded.contains(&format!("hasan:serial\t{}", serial.trim())), "serial {serial}");
+    ensure!(recorded.contains("hasan:lun\t2"), "the plugin's LUN was 2");
+
+    // A rollback: the LUN goes, the zvol is rolled back, the LUN comes again with another serial.
+    here.run(&format!("zfs snapshot {DATASET}/vm-103-disk-0@s"))?;
+    cli(&format!("{target} delete lun2"))?;
+    cli(&format!("/backstores/block delete {name}"))?;
+    ensure!(sync(&here, 60)?.code == 0, "a sync in the middle of a rollback");
+    ensure!(served(&here)?.lines().count() == 2, "a LUN that was taken away came back at once");
+    here.run(&format!("zfs rollback {DATASET}/vm-103-disk-0@s"))?;
+    create_lu()?;
+    ensure!(sync(&here, 60)?.code == 0, "a sync after a rollback");
+    let again = here.run(&properties)?;
+    ensure!(again != recorded && again.contains("hasan:lun\t2"), "after a rollback: {again}");
+
+    // Its LUNs survive a stop and a start, with their numbers, names and serials.
+    let (agent, environment) = CLIENT_SIDE[1];
+    let before = client_sees(lab)?;
+    here.free_pool()?;
+    let held = here.run("grep -l zvol /sys/kernel/config/target/core/*/*/udev_path || true")?;
+    ensure!(held.is_empty(), "after a stop: {held}");
+    let environment = format!("{environment} OCF_RESKEY_names=proxmox");
+    ensure!(here.act(agent, &environment, "start")?.code == 0, "a start");
+    let (agent, environment) = CLIENT_SIDE[0];
+    ensure!(here.act(agent, environment, "start")?.code == 0, "the door");
+    await_until("the client sees the same", timers::CLUSTER, || {
+        let after = client_sees(lab).map_err(|error| format!("{error:#}"))?;
+        if after == before { Ok(()) } else { Err(format!("{before} before, {after} now")) }
+    })?;
+    ensure!(
+        here.run(&format!("ls -d /sys/kernel/config/target/core/*/{name}")).is_ok(),
+        "a name has changed"
+    );
+
+    // It deletes for good.
+    cli(&format!("{target} delete lun2"))?;
+    cli(&format!("/backstores/block delete {name}"))?;
+    here.run(&format!("zfs destroy -r {DATASET}/vm-103-disk-0"))?;
+    ensure!(sync(&here, 60)?.code == 0, "a sync after a delete");
+    ensure!(served(&here)?.lines().count() == 2, "a deleted LUN is there");
+    cluster::luns_of_client(lab).map(|_| ())
+}
