@@ -1,14 +1,13 @@
 //! `iscsi-backend-export`: this node's legs, for ZFS here and for the other node by iSCSI.
 //!
 //! systemd runs `up` at boot and `down` at shutdown, with or without a cluster: a node in standby
-//! must go on exporting. As `ocf:hasan:iscsi-backend-export` it only reports.
+//! must go on exporting; and `strip` before the distribution restores its targets. As `ocf:hasan:iscsi-backend-export` it only reports.
 #![forbid(unsafe_code)]
 
-use hasan::export;
 use hasan::machine::Machine;
-use hasan::names;
 use hasan::ocf::{self, Action, Agent, Kind, Operation, Outcome, Param, Rc, Values};
-use std::path::Path;
+use hasan::{config, export, lio, names, zfs};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -46,8 +45,16 @@ fn main() -> ExitCode {
     match word.as_str() {
         "up" => by_systemd(export::up),
         "down" => by_systemd(export::down),
+        "strip" => by_systemd(strip),
         _ => ocf::main(&AGENT),
     }
+}
+
+/// Before targetcli's configuration is restored: it must bring up no LUN over a zvol of the cluster's pools.
+fn strip(machine: &Machine, path: &Path) -> Result<(), ocf::Fault> {
+    let pools = config::load(machine, path)?.pools;
+    let zvols: Vec<PathBuf> = pools.iter().map(|pool| zfs::zvol_device(pool)).collect();
+    lio::saveconfig::strip(machine, |device| zvols.iter().any(|pool| device.starts_with(pool)))
 }
 
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {

@@ -4,7 +4,7 @@ use crate::identity::{
     self, GONE, Identities, Identity, Live, NEXT, Note, PROPERTIES, Patience, Seen,
 };
 use crate::{Access, Config};
-use hasan::lio::{self, Backstore, Lun, Shell, Step, Tpg, TpgName};
+use hasan::lio::{self, Backstore, Lun, Shell, Step, Tpg, TpgName, saveconfig};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Table};
 use hasan::parallel::in_parallel;
@@ -174,7 +174,24 @@ fn reconcile(
         steps = plan_anew(machine, config, actual, &identities)?;
     }
     let left = plan_anew(machine, config, actual, &identities)?;
+    show_saved(machine, &config.tpg, &zfs::zvol_device(&config.dataset));
     Ok((identities, left))
+}
+
+/// The file of targetcli shows what the kernel has. It is for others to read, and decides nothing.
+fn show_saved(machine: &Machine, name: &TpgName, zvols: &Path) {
+    let show = || -> Result<(), Fault> {
+        let tpg = lio::tpg(machine, name)?;
+        let luns = match &tpg {
+            Some(tpg) => saveconfig::saved(tpg, &lio::backstores(machine)?),
+            None => BTreeMap::new(),
+        };
+        let group = tpg.as_ref().map(|tpg| (tpg, &luns));
+        saveconfig::show(machine, name, group, |device| device.starts_with(zvols))
+    };
+    if let Err(fault) = show() {
+        tracing::warn!("{}", fault.reason);
+    }
 }
 
 fn skip_without_device(actual: &Actual, identities: &mut Identities) {
@@ -363,6 +380,7 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     let (tpg, backstores) = observe()?;
     let steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
     lio::apply_all(machine, &steps)?;
+    show_saved(machine, name, &zvols);
     let (tpg, backstores) = observe()?;
     match lio::shell_down(name, tpg.as_ref(), &backstores, is_ours).first() {
         None => Ok(Rc::Success),

@@ -11,6 +11,7 @@ mod observe;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod saveconfig;
 
 pub use apply::{Failure, apply, apply_all};
 pub use expedite::mend;

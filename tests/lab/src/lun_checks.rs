@@ -148,12 +148,21 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     let again = here.run(&properties)?;
     ensure!(again != recorded && again.contains("hasan:lun\t2"), "after a rollback: {again}");
 
+    let saved = here.run("cat /etc/rtslib-fb-target/saveconfig.json")?;
+    ensure!(saved.contains(&format!("/backstores/block/{name}")), "the saved file: {saved}");
+    here.run(&format!("{AGENTS}/iscsi-backend-export strip"))?;
+    let stripped = here.run("cat /etc/rtslib-fb-target/saveconfig.json")?;
+    ensure!(!stripped.contains("/dev/zvol/"), "stripped, the saved file is {stripped}");
+    ensure!(sync(&here, 60)?.code == 0, "a sync after the file was stripped");
+
     // Its LUNs survive a stop and a start, with their numbers, names and serials.
     let (agent, environment) = CLIENT_SIDE[1];
     let before = client_sees(lab)?;
     here.free_pool()?;
     let held = here.run("grep -l zvol /sys/kernel/config/target/core/*/*/udev_path || true")?;
     ensure!(held.is_empty(), "after a stop: {held}");
+    let saved = here.run("cat /etc/rtslib-fb-target/saveconfig.json")?;
+    ensure!(!saved.contains("hypervisor"), "after a stop the saved file is {saved}");
     let environment = format!("{environment} OCF_RESKEY_names=proxmox");
     ensure!(here.act(agent, &environment, "start")?.code == 0, "a start");
     let (agent, environment) = CLIENT_SIDE[0];
