@@ -1,5 +1,6 @@
 //! What is worth a comparison: measurements, not tests.
 
+use crate::lun_checks;
 use crate::machine;
 use crate::plug;
 use crate::pool_checks::{AGENTS, POOL, by_hand, exports};
@@ -9,6 +10,9 @@ use anyhow::Result;
 /// Runs all of them.
 pub(crate) fn all(lab: &Lab) -> Result<()> {
     monitor(lab)?;
+    for count in [15, 300, 1000] {
+        lun_checks::measure(lab, count)?;
+    }
     for interval in [1000, 500, 250] {
         import(lab, interval)?;
     }

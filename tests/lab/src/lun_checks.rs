@@ -184,3 +184,80 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     ensure!(served(&here)?.lines().count() == 2, "a deleted LUN is there");
     cluster::luns_of_client(lab).map(|_| ())
 }
+
+/// How long things took with many LUNs, seconds of the emulated machine.
+#[derive(Debug)]
+pub(crate) struct Times {
+    /// One operation after the other, by a program that does nothing else.
+    bare_up: f64,
+    bare_down: f64,
+    /// The agent's.
+    start: f64,
+    stop: f64,
+    sync: f64,
+    /// `zfs get` of all that the agent asks for, in which a sync that has nothing to do spends its time.
+    list: f64,
+}
+
+/// Up and down of many LUNs, by the agent and by a bare loop of the same operations in the same machine.
+pub(crate) fn measure(lab: &Lab, count: u32) -> Result<Times> {
+    const IQN: &str = "iqn.2025-01.lab.home:many";
+    let (here, _) = by_hand(lab)?;
+    let program = std::fs::read(lab.program("lab-luns"))?;
+    let place = "cat > /usr/local/bin/lab-luns && chmod 755 /usr/local/bin/lab-luns";
+    ssh::feed(lab, here.node, place, &program)?;
+    let make = format!(
+        "zfs create -o volmode=dev san-pool/many
+         for i in $(seq {count}); do zfs create -s -V 8M san-pool/many/v$i; done; udevadm settle -t 100"
+    );
+    ssh::within(lab, here.node, timers::PCS * count.div_ceil(200), &make)?;
+    await_until("all zvols have their devices", timers::CLUSTER, || {
+        let there =
+            here.run("ls /dev/zvol/san-pool/many | wc -l").map_err(|error| format!("{error:#}"))?;
+        if there.trim() == count.to_string() { Ok(()) } else { Err(there) }
+    })?;
+    let bare = |verb: &str| -> Result<f64> {
+        let line = format!("lab-luns {verb} {IQN} /dev/zvol/san-pool/many");
+        Ok(ssh::within(lab, here.node, timers::PCS, &line)?.trim().parse::<f64>()? / 1000.0)
+    };
+    let act = |action: &str, more: &str| -> Result<f64> {
+        let environment = format!(
+            "OCF_RESKEY_iqn={IQN} OCF_RESKEY_dataset=san-pool/many OCF_RESKEY_generate_node_acls=1 {more}"
+        );
+        let said = here.timed("sync-iscsi-luns", &environment, action)?;
+        ensure!(said.0 == 0, "{action} of {count} LUNs: exit {}", said.0);
+        Ok(said.1)
+    };
+    // The first start gives identities; the figures are of those after it.
+    act("start", "")?;
+    act("stop", "")?;
+    let (bare_up, bare_down) = (bare("up")?, bare("down")?);
+    let start = act("start", "")?;
+    let sync = act("monitor", "OCF_CHECK_LEVEL=10")?;
+    let columns =
+        "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial";
+    let list = format!(
+        "begin=$(date +%s%N); zfs get -Hp -r -t filesystem,volume {columns} san-pool/many > /dev/null; \
+         echo $(( $(date +%s%N) - begin ))"
+    );
+    let list = here.run(&list)?.trim().parse::<f64>()? / 1e9;
+    let stop = act("stop", "")?;
+    let held = here.run("ls /sys/kernel/config/target/core; cat /sys/kernel/rcu_expedited")?;
+    ensure!(
+        held.lines().filter(|line| line.starts_with("iblock_")).count() == 4
+            && held.ends_with("0\n"),
+        "{held}"
+    );
+    let times = Times { bare_up, bare_down, start, stop, sync, list };
+    println!("{count} LUNs: {times:.2?}");
+    Ok(times)
+}
+
+/// A hundred LUNs come no slower than one operation after the other takes, and go faster.
+pub(crate) fn many(lab: &Lab) -> Result<()> {
+    let times = measure(lab, 100)?;
+    ensure!(times.start <= 1.2 * times.bare_up + times.list, "a start is slow: {times:?}");
+    ensure!(times.sync <= 0.1 * times.start + 2.0 * times.list, "a sync is slow: {times:?}");
+    ensure!(times.stop <= times.bare_down, "a stop is slow: {times:?}");
+    Ok(())
+}

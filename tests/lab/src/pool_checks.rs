@@ -53,6 +53,18 @@ impl Hand<'_> {
         Ok(Said { code: code.parse()?, text: text.trim().to_string(), took: begun.elapsed() })
     }
 
+    /// Runs an action, and returns its exit code and the seconds that it took in the machine.
+    pub(crate) fn timed(&self, agent: &str, environment: &str, action: &str) -> Result<(i32, f64)> {
+        let line = format!(
+            "{}begin=$(date +%s%N); {AGENTS}/{agent} {action} > /dev/null; code=$?; \
+             echo $code $(( $(date +%s%N) - begin ))",
+            exports(environment)
+        );
+        let said = ssh::within(self.lab, self.node, timers::PCS, &line)?;
+        let (code, time) = said.trim().split_once(' ').unwrap_or_default();
+        Ok((code.parse()?, time.parse::<f64>()? / 1e9))
+    }
+
     /// Runs an action of zfs-pool, whose exit code and words must be these.
     pub(crate) fn expect(&self, action: &str, code: i32, words: &[&str]) -> Result<Said> {
         let said = self.act(POOL, "", action)?;
