@@ -144,6 +144,7 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         ]),
         luns,
         initiators: BTreeSet::new(),
+        credentials: BTreeMap::new(),
     })
 }
 

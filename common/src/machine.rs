@@ -230,6 +230,12 @@ impl Machine {
         }
     }
 
+    /// As [`Machine::write_attribute`], for a value that no error may show.
+    pub fn write_secret(&self, path: &Path, value: &str) -> Result<(), Fault> {
+        self.write_attribute(path, value)
+            .map_err(|_| Fault::generic(format!("cannot write a secret to {}", path.display())))
+    }
+
     /// Replaces a small file of ours at once, readable by root only; makes its folder if need be.
     pub fn replace_file(&self, path: &Path, text: &str) -> Result<(), Fault> {
         let full = self.full(path);

@@ -1,9 +1,10 @@
 //! Start, sync, stop and state of one VLAN's LUNs.
 
+use crate::Config;
+use crate::access::{self, Access};
 use crate::identity::{
     self, GONE, Identities, Identity, Live, NEXT, Note, PROPERTIES, Patience, Seen,
 };
-use crate::{Access, Config};
 use hasan::lio::{self, Backstore, Lun, Shell, Step, Tpg, TpgName, saveconfig};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Table};
@@ -37,10 +38,11 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     }
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
+    let access = access::read(machine, &config.access, config.tpg.tag)?;
     let mut actual = observe(machine, config)?;
     await_nodes(machine, config, &mut actual)?;
-    let (identities, left) = reconcile(machine, config, &actual, None)?;
-    tell(&identities);
+    let (identities, left) = reconcile(machine, config, &access, &actual, None)?;
+    tell(&identities, &access);
     if let Some(step) = left.first() {
         return Err(Fault::generic(format!("the LUNs are not complete: left to do: {step}")));
     }
@@ -57,19 +59,18 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
     let actual = observe(machine, config)?;
-    if actual.tpg.is_none() {
-        return Ok(Rc::NotRunning);
-    }
-    let (identities, left) = reconcile(machine, config, &actual, Some(patience(config)))?;
-    tell(&identities);
-    let mut troubles: Vec<String> =
-        identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")).collect();
+    let Some(tpg) = &actual.tpg else { return Ok(Rc::NotRunning) };
+    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
+    let (identities, left) = reconcile(machine, config, &access, &actual, Some(patience(config)))?;
+    tell(&identities, &access);
+    let mut troubles = access.troubles;
+    troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
     troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
     match troubles.len() {
         0 => Ok(Rc::Success),
         count => {
             let first = troubles[..count.min(NAMED)].join("; ");
-            Err(Fault::new(Rc::Degraded, format!("{count} not served: {first}")))
+            Err(Fault::new(Rc::Degraded, format!("{count} not as wanted: {first}")))
         }
     }
 }
@@ -80,6 +81,10 @@ pub(crate) fn explain(machine: &Machine, config: &Config) -> Result<Table, Fault
     let live = live(&actual);
     let mut identities = identities(config, &actual, Some(patience(config)));
     skip_without_device(&actual, &mut identities);
+    let access = match &actual.tpg {
+        Some(tpg) => access::read_or_keep(machine, &config.access, config.tpg.tag, tpg),
+        None => access::read(machine, &config.access, config.tpg.tag)?,
+    };
     let mut rows: Vec<Vec<String>> = Vec::new();
     for each in &identities.luns {
         let state = if live.contains_key(&each.zvol) { "served" } else { "to be served" };
@@ -91,7 +96,8 @@ pub(crate) fn explain(machine: &Machine, config: &Config) -> Result<Table, Fault
         rows.push(vec![zvol.clone(), none(), none(), none(), format!("not served: {why}")]);
     }
     rows.sort();
-    let steps = plan(config, &actual, &identities).iter().map(ToString::to_string).collect();
+    let steps =
+        plan(config, &access, &actual, &identities).iter().map(ToString::to_string).collect();
     Ok(Table { head: vec!["ZVOL", "LUN", "SERIAL", "BACKSTORE", "STATE"], rows, steps })
 }
 
@@ -100,7 +106,10 @@ fn patience(config: &Config) -> Patience {
     Patience { now, settle: config.settle }
 }
 
-fn tell(identities: &Identities) {
+fn tell(identities: &Identities, access: &Access) {
+    for trouble in &access.troubles {
+        tracing::warn!("{trouble}");
+    }
     for (zvol, why) in &identities.skipped {
         tracing::warn!("{zvol} is not served: {why}");
     }
@@ -157,13 +166,14 @@ fn await_nodes(machine: &Machine, config: &Config, actual: &mut Actual) -> Resul
 fn reconcile(
     machine: &Machine,
     config: &Config,
+    access: &Access,
     actual: &Actual,
     patience: Option<Patience>,
 ) -> Result<(Identities, Vec<Step>), Fault> {
     let mut identities = identities(config, actual, patience);
     skip_without_device(actual, &mut identities);
     write_down(machine, config, &identities)?;
-    let mut steps = plan(config, actual, &identities);
+    let mut steps = plan(config, access, actual, &identities);
     while let Err(failure) = lio::apply_all(machine, &steps) {
         let Step::MakeBackstore(_, lun) = &failure.step else { return Err(failure.into()) };
         let is_it = |each: &&Identity| zfs::zvol_device(&each.zvol) == lun.device;
@@ -171,9 +181,9 @@ fn reconcile(
             return Err(failure.into());
         };
         identities.skip(&bad.zvol, failure.fault.reason);
-        steps = plan_anew(machine, config, actual, &identities)?;
+        steps = plan_anew(machine, config, access, actual, &identities)?;
     }
-    let left = plan_anew(machine, config, actual, &identities)?;
+    let left = plan_anew(machine, config, access, actual, &identities)?;
     show_saved(machine, &config.tpg, &zfs::zvol_device(&config.dataset));
     Ok((identities, left))
 }
@@ -277,6 +287,7 @@ fn write_down(machine: &Machine, config: &Config, identities: &Identities) -> Re
 fn plan_anew(
     machine: &Machine,
     config: &Config,
+    access: &Access,
     actual: &Actual,
     identities: &Identities,
 ) -> Result<Vec<Step>, Fault> {
@@ -287,12 +298,12 @@ fn plan_anew(
         pool_guid: actual.pool_guid,
         blocks: actual.blocks.clone(),
     };
-    Ok(plan(config, &now, identities))
+    Ok(plan(config, access, &now, identities))
 }
 
 /// The steps to the LUNs, and away from those of zvols that are gone or are not to be served; their backstores too.
-fn plan(config: &Config, actual: &Actual, identities: &Identities) -> Vec<Step> {
-    let shell = shell(config, actual, &identities.luns);
+fn plan(config: &Config, access: &Access, actual: &Actual, identities: &Identities) -> Vec<Step> {
+    let shell = shell(config, access, actual, &identities.luns);
     let mut steps = lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores);
     let removed: BTreeSet<u64> = steps
         .iter()
@@ -313,15 +324,15 @@ fn plan(config: &Config, actual: &Actual, identities: &Identities) -> Vec<Step> 
     steps
 }
 
-fn shell(config: &Config, actual: &Actual, luns: &[Identity]) -> Shell {
-    let everyone = matches!(config.access, Access::Everyone);
+fn shell(config: &Config, access: &Access, actual: &Actual, luns: &[Identity]) -> Shell {
+    let everyone = access.everyone;
     let flag = |is_set: bool| if is_set { "1" } else { "0" };
     let mut wanted: BTreeMap<u64, Lun> = foreign(config, actual, luns);
     wanted.extend(luns.iter().map(|each| (each.lun, lun(actual, each))));
     Shell {
         tpg: config.tpg.clone(),
         attributes: BTreeMap::from([
-            ("authentication", "0"),
+            ("authentication", flag(access.is_authenticated())),
             ("generate_node_acls", flag(everyone)),
             ("cache_dynamic_acls", flag(everyone)),
             ("demo_mode_write_protect", flag(!everyone)),
@@ -329,10 +340,8 @@ fn shell(config: &Config, actual: &Actual, luns: &[Identity]) -> Shell {
             ("prod_mode_write_protect", "0"),
         ]),
         luns: wanted,
-        initiators: match &config.access {
-            Access::Listed(initiators) => initiators.clone(),
-            Access::Everyone => BTreeSet::new(),
-        },
+        initiators: access.initiators.clone(),
+        credentials: access.credentials.clone(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! `ocf:hasan:sync-iscsi-luns`: the zvols of one client VLAN as LUNs, behind a door that is closed.
 #![forbid(unsafe_code)]
 
+mod access;
 mod identity;
 mod luns;
 
+use crate::access::Source;
 use crate::identity::Naming;
 use hasan::lio::TpgName;
 use hasan::machine::Machine;
@@ -76,6 +78,30 @@ const GENERATE_NODE_ACLS: Param = Param {
            Proxmox needs it. The VLAN is then the only guard.",
 };
 
+const ACL_FILE: Param = Param {
+    name: "acl_file",
+    kind: Kind::Text(names::absolute_path),
+    default: None,
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "File of initiators",
+    long: "A file, on the pool for instance, with a line for each further initiator: its iSCSI name, or that and its CHAP \
+           name and password, or also those of the target (mutual CHAP). With passwords in it, it must be root's alone \
+           (mode 0600). It is read again by each sync.",
+};
+const CHAP_FILE: Param = Param {
+    name: "chap_file",
+    kind: Kind::Text(names::absolute_path),
+    default: None,
+    required: false,
+    unique_group: None,
+    reloadable: true,
+    short: "File of CHAP secrets",
+    long: "JSON with \"user\" and \"password\", for mutual CHAP also \"mutual_user\" and \"mutual_password\", for all \
+           initiators, and under \"initiators\" the same for each by its name; of root and mode 0600, on both nodes; or \
+           that encrypted by systemd-creds. Who has credentials must use them. Sessions outlive a change.",
+};
 const NAMES: Param = Param {
     name: "names",
     kind: Kind::Text(naming),
@@ -106,7 +132,18 @@ static AGENT: Agent = Agent {
            serial of a LUN are kept in properties of its zvol, so that clients find the same disks \
            on either node. The portal group stays disabled: client-iscsi-tpg opens it, last. One \
            resource for each client VLAN.",
-    params: &[&IQN, &TPG, &DATASET, &VLAN, &INITIATORS, &GENERATE_NODE_ACLS, &NAMES, &SETTLE],
+    params: &[
+        &IQN,
+        &TPG,
+        &DATASET,
+        &VLAN,
+        &INITIATORS,
+        &GENERATE_NODE_ACLS,
+        &ACL_FILE,
+        &CHAP_FILE,
+        &NAMES,
+        &SETTLE,
+    ],
     operations: &[
         Operation { name: "start", timeout: 120, interval: 0, depth: 0 },
         Operation { name: "stop", timeout: 120, interval: 0, depth: 0 },
@@ -131,7 +168,7 @@ struct Config {
     naming: Naming,
     /// Seconds.
     settle: u64,
-    access: Access,
+    access: Source,
 }
 
 fn naming(value: &str) -> Result<(), String> {
@@ -141,26 +178,21 @@ fn naming(value: &str) -> Result<(), String> {
     }
 }
 
-/// Who gets the LUNs.
-enum Access {
-    /// These initiators.
-    Listed(BTreeSet<String>),
-    /// Everyone.
-    Everyone,
-}
-
 impl Config {
     fn new(values: &Values) -> Result<Config, Fault> {
         let initiators: BTreeSet<String> =
             names::list(values.text(&INITIATORS).unwrap_or_default()).into_iter().collect();
-        let access = match (initiators.is_empty(), values.is_set(&GENERATE_NODE_ACLS)) {
-            (true, true) => Access::Everyone,
-            (false, false) => Access::Listed(initiators),
-            _ => {
-                let reason = "give either the parameter \"initiators\" or \"generate_node_acls\"";
-                return Err(Fault::new(Rc::Configured, reason));
-            }
+        let access = Source {
+            everyone: values.is_set(&GENERATE_NODE_ACLS),
+            initiators,
+            acl_file: access::path(values.text(&ACL_FILE)),
+            chap_file: access::path(values.text(&CHAP_FILE)),
         };
+        let is_listed = !access.initiators.is_empty() || access.acl_file.is_some();
+        if access.everyone == is_listed {
+            let reason = "give either the parameter \"generate_node_acls\" or \"initiators\" and \"acl_file\"";
+            return Err(Fault::new(Rc::Configured, reason));
+        }
         Ok(Config {
             tpg: TpgName {
                 iqn: values.required(&IQN)?.to_string(),

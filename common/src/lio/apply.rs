@@ -2,12 +2,15 @@
 
 use super::expedite::Expedited;
 use super::observe::{CORE, ISCSI, folder, link_in};
-use super::{BackstoreName, Lun, Step, TpgName};
+use super::{BackstoreName, Lun, Step, TpgName, Who};
+use crate::chap::Credentials;
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use crate::parallel::in_parallel;
 use std::path::{Path, PathBuf};
 
+/// What the kernel takes for "not set" (`iscsi_target_configfs.c`, `__DEF_NACL_AUTH_STR`).
+const UNSET: &str = "NULL";
 /// How many LUNs are linked or unlinked at once: each waits for grace periods of the kernel, which several can share.
 const AT_ONCE: usize = 32;
 
@@ -62,6 +65,9 @@ pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
         Step::MakeBackstore(at, lun) => make_backstore(machine, at, lun),
         Step::MakeLun(tpg, number, at) => make_lun(machine, tpg, *number, at),
         Step::MakeAcl(tpg, initiator) => machine.make_dir(&acl(tpg, initiator)),
+        Step::SetCredentials(tpg, who, credentials) => {
+            set_credentials(machine, tpg, who, credentials.as_ref())
+        }
         Step::MapLun(tpg, initiator, number) => map_lun(machine, tpg, initiator, *number),
         Step::MakePortal(tpg, portal) => machine.make_dir(&folder(tpg).join("np").join(portal)),
         Step::Enable(tpg) => machine.write_attribute(&folder(tpg).join("enable"), "1"),
@@ -79,6 +85,29 @@ pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
 
 fn acl(tpg: &TpgName, initiator: &str) -> PathBuf {
     folder(tpg).join("acls").join(initiator)
+}
+
+/// The password first: a login in between knows the old name with the new password, and fails.
+fn set_credentials(
+    machine: &Machine,
+    tpg: &TpgName,
+    who: &Who,
+    credentials: Option<&Credentials>,
+) -> Result<(), Fault> {
+    let folder = match who {
+        Who::Everyone => folder(tpg),
+        Who::Initiator(initiator) => acl(tpg, initiator),
+    };
+    let mutual = credentials.and_then(|credentials| credentials.mutual.as_ref());
+    for (name, value) in [
+        ("password", credentials.map(|each| each.password.expose())),
+        ("userid", credentials.map(|each| each.user.as_str())),
+        ("password_mutual", mutual.map(|(_, password)| password.expose())),
+        ("userid_mutual", mutual.map(|(user, _)| user.as_str())),
+    ] {
+        machine.write_secret(&folder.join("auth").join(name), value.unwrap_or(UNSET))?;
+    }
+    Ok(())
 }
 
 fn lun_folder(tpg: &TpgName, number: u64) -> PathBuf {

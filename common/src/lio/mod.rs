@@ -19,6 +19,7 @@ pub use lock::lock;
 pub use observe::{backstores, lets_in, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
+use crate::chap::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -48,6 +49,17 @@ pub struct Tpg {
     pub luns: BTreeMap<u64, Option<BackstoreName>>,
     /// Each initiator, and its mapped LUNs with the LUN that each leads to.
     pub acls: BTreeMap<String, BTreeMap<u64, Option<u64>>>,
+    /// The credentials of each initiator that has some.
+    pub credentials: BTreeMap<Who, Credentials>,
+}
+
+/// Whose credentials.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// Those of every initiator that has no rule of its own (generate_node_acls).
+    Everyone,
+    /// Those of this initiator.
+    Initiator(String),
 }
 
 /// The two folder names of a backstore: `iblock_N` and its own.
@@ -103,6 +115,8 @@ pub struct Shell {
     pub luns: BTreeMap<u64, Lun>,
     /// The initiators that get every LUN.
     pub initiators: BTreeSet<String>,
+    /// Who must prove itself, and how.
+    pub credentials: BTreeMap<Who, Credentials>,
 }
 
 /// A LUN that is wanted.
@@ -131,6 +145,8 @@ pub enum Step {
     MakeLun(TpgName, u64, BackstoreName),
     /// Let an initiator in.
     MakeAcl(TpgName, String),
+    /// Ask for these credentials, or for none.
+    SetCredentials(TpgName, Who, Option<Credentials>),
     /// Show an initiator a LUN, under the same number.
     MapLun(TpgName, String, u64),
     /// Listen at a portal.
@@ -171,6 +187,15 @@ impl fmt::Display for Step {
                 write!(out, "make LUN {number} of {tpg} over the backstore {}", at.name)
             }
             Step::MakeAcl(tpg, initiator) => write!(out, "let {initiator} in to {tpg}"),
+            Step::SetCredentials(tpg, who, credentials) => {
+                let verb = if credentials.is_some() { "set" } else { "remove" };
+                match who {
+                    Who::Everyone => write!(out, "{verb} everyone's credentials of {tpg}"),
+                    Who::Initiator(name) => {
+                        write!(out, "{verb} the credentials of {name} in {tpg}")
+                    }
+                }
+            }
             Step::MapLun(tpg, initiator, number) => {
                 write!(out, "show LUN {number} of {tpg} to {initiator}")
             }

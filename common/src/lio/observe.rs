@@ -1,6 +1,7 @@
 //! Reads the configfs tree; decides nothing.
 
-use super::{Backstore, BackstoreName, Tpg, TpgName};
+use super::{Backstore, BackstoreName, Tpg, TpgName, Who};
+use crate::chap::{Credentials, Secret};
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use std::collections::BTreeMap;
@@ -36,11 +37,34 @@ pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
     }
     let luns = luns(machine, &folder.join("lun"))?;
     let mut acls = BTreeMap::new();
+    let mut found = BTreeMap::new();
+    found.extend(credentials(machine, &folder)?.map(|some| (Who::Everyone, some)));
     for initiator in machine.list(&folder.join("acls"))?.unwrap_or_default() {
-        let mapped = mapped_luns(machine, &folder.join("acls").join(&initiator))?;
-        acls.insert(initiator, mapped);
+        let acl = folder.join("acls").join(&initiator);
+        let own = credentials(machine, &acl)?;
+        found.extend(own.map(|some| (Who::Initiator(initiator.clone()), some)));
+        acls.insert(initiator, mapped_luns(machine, &acl)?);
     }
-    Ok(Some(Tpg { enabled, portals, attributes, luns, acls }))
+    Ok(Some(Tpg { enabled, portals, attributes, luns, acls, credentials: found }))
+}
+
+/// The credentials of a group or of an initiator; half of them are as good as none, but not the same, so that a plan
+/// sets them anew.
+fn credentials(machine: &Machine, folder: &Path) -> Result<Option<Credentials>, Fault> {
+    let value = |name: &str| -> Result<Option<String>, Fault> {
+        let text = machine.read(&folder.join("auth").join(name))?.unwrap_or_default();
+        // The kernel takes every value that begins so for "not set" (`iscsi_target_configfs.c`, `__DEF_NACL_AUTH_STR`).
+        Ok(Some(text).filter(|text| !text.is_empty() && !text.starts_with("NULL")))
+    };
+    let (user, password) = (value("userid")?, value("password")?);
+    let (mutual_user, mutual_password) = (value("userid_mutual")?, value("password_mutual")?);
+    if [&user, &password, &mutual_user, &mutual_password].iter().all(|value| value.is_none()) {
+        return Ok(None);
+    }
+    let secret = |text: Option<String>| Secret::new(text.unwrap_or_default());
+    let mutual = (mutual_user.is_some() || mutual_password.is_some())
+        .then(|| (mutual_user.unwrap_or_default(), secret(mutual_password)));
+    Ok(Some(Credentials { user: user.unwrap_or_default(), password: secret(password), mutual }))
 }
 
 /// Whether a group lets an initiator in by a rule of its own; `None` if there is no such group. For

@@ -1,7 +1,7 @@
 //! From what is there to what is wanted, as steps; pure functions. Set-up goes from the backstores
 //! outwards, and taking down is its exact reverse, so that no initiator ever sees a part missing.
 
-use super::{Backstore, BackstoreName, FIRST_HBA, Shell, Step, Tpg, TpgName};
+use super::{Backstore, BackstoreName, FIRST_HBA, Shell, Step, Tpg, TpgName, Who};
 use std::collections::BTreeSet;
 
 /// The steps to all that lies behind the door: group, attributes, backstores, LUNs, initiators.
@@ -19,6 +19,8 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
             steps.push(Step::SetAttribute(name.clone(), attribute, value));
         }
     }
+    // Nobody gets in without a password in between: the attribute that asks for it has been set before.
+    steps.extend(set_credentials(want, tpg, &Who::Everyone));
     let wrong = wrong_luns(want, tpg, backstores);
     steps.extend(remove_luns(name, tpg, &wrong));
     for initiator in tpg.acls.keys().filter(|initiator| !want.initiators.contains(*initiator)) {
@@ -52,6 +54,7 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
         if mapped.is_none() {
             steps.push(Step::MakeAcl(name.clone(), initiator.clone()));
         }
+        steps.extend(set_credentials(want, tpg, &Who::Initiator(initiator.clone())));
         for number in want.luns.keys() {
             let is_mapped = mapped.and_then(|mapped| mapped.get(number)) == Some(&Some(*number));
             if !is_mapped || wrong.contains(number) {
@@ -60,6 +63,12 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
         }
     }
     steps
+}
+
+fn set_credentials(want: &Shell, tpg: &Tpg, who: &Who) -> Option<Step> {
+    let (wanted, there) = (want.credentials.get(who), tpg.credentials.get(who));
+    let step = || Step::SetCredentials(want.tpg.clone(), who.clone(), wanted.cloned());
+    (wanted != there).then(step)
 }
 
 /// Folders for new backstores that no backstore is in. One that was left empty is as good as new.

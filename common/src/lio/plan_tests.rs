@@ -2,7 +2,8 @@
 //! does not hold, as the kernel does, and in the end nothing is left to do.
 
 use super::plan::{door_down, door_up, shell_down, shell_up};
-use super::{Backstore, BackstoreName, Lun, Shell, Step, Tpg, TpgName};
+use super::{Backstore, BackstoreName, Lun, Shell, Step, Tpg, TpgName, Who};
+use crate::chap::{Credentials, Secret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,14 @@ impl Kernel {
     /// The group, for a step that needs it.
     fn tpg(&mut self) -> &mut Tpg {
         self.tpg.as_mut().expect("the group is there")
+    }
+
+    fn set(&mut self, who: &Who, credentials: Option<&Credentials>) {
+        if let Who::Initiator(name) = who {
+            assert!(self.tpg().acls.contains_key(name), "no such ACL");
+        }
+        self.tpg().credentials.remove(who);
+        self.tpg().credentials.extend(credentials.map(|some| (who.clone(), some.clone())));
     }
 
     fn apply(&mut self, step: &Step) {
@@ -45,6 +54,7 @@ impl Kernel {
             Step::MakeAcl(_, initiator) => {
                 assert!(self.tpg().acls.insert(initiator.clone(), BTreeMap::new()).is_none());
             }
+            Step::SetCredentials(_, who, credentials) => self.set(who, credentials.as_ref()),
             Step::MapLun(_, initiator, number) => {
                 assert!(self.tpg().luns.contains_key(number), "no such LUN");
                 let acl = self.tpg().acls.get_mut(initiator).expect("no such ACL");
@@ -60,6 +70,7 @@ impl Kernel {
             }
             Step::RemoveAcl(_, initiator) => {
                 assert_eq!(self.tpg().acls.remove(initiator), Some(BTreeMap::new()), "ENOTEMPTY");
+                self.tpg().credentials.remove(&Who::Initiator(initiator.clone()));
             }
             Step::RemoveLun(_, number) => {
                 let mapped = self.tpg().acls.values().any(|acl| acl.contains_key(number));
@@ -110,7 +121,17 @@ fn wanted() -> Shell {
         attributes: BTreeMap::from([("authentication", "0")]),
         luns: BTreeMap::from([(0, lun("a")), (1, lun("b"))]),
         initiators: BTreeSet::from([FRIEND.to_string()]),
+        credentials: BTreeMap::from([(friend(), credentials("new"))]),
     }
+}
+
+fn friend() -> Who {
+    Who::Initiator(FRIEND.to_string())
+}
+
+fn credentials(password: &str) -> Credentials {
+    let password = Secret::new(password.to_string());
+    Credentials { user: "user".to_string(), password, mutual: None }
 }
 
 /// Every state that the pieces can be in.
@@ -158,7 +179,13 @@ fn tpg(luns: BTreeMap<u64, Option<BackstoreName>>, acl: u8, door: u8) -> Tpg {
         _ => BTreeMap::from([(FRIEND.to_string(), nowhere)]),
     };
     let portals = if door == 0 { BTreeSet::new() } else { BTreeSet::from([PORTAL.to_string()]) };
-    Tpg { enabled: door == 2, portals, attributes: BTreeMap::new(), luns, acls }
+    let credentials = match acl {
+        0 => BTreeMap::from([(Who::Everyone, credentials("old"))]),
+        2 => BTreeMap::from([(friend(), credentials("old"))]),
+        3 => BTreeMap::from([(friend(), credentials("new"))]),
+        _ => BTreeMap::new(),
+    };
+    Tpg { enabled: door == 2, portals, attributes: BTreeMap::new(), luns, acls, credentials }
 }
 
 #[test]
@@ -174,6 +201,7 @@ fn every_state_goes_up_and_down() {
         let left = shell_up(&want, kernel.tpg.as_ref(), &kernel.backstores);
         assert!(left.is_empty(), "{start:?} leaves {left:?}");
         assert_eq!(kernel.tpg().acls.keys().collect::<Vec<_>>(), [FRIEND]);
+        assert_eq!(kernel.tpg().credentials, want.credentials, "{start:?}");
         for (number, lun) in &want.luns {
             let at = kernel.tpg().luns[number].clone().expect("it leads somewhere");
             let backstore = kernel.backstores.iter().find(|each| each.at == at);

@@ -69,7 +69,7 @@ pub(crate) fn syncs(lab: &Lab) -> Result<()> {
     ensure!(waiting.code == 190 && waiting.text.contains("locked: its key is not loaded"));
     ensure!(served(&here)?.lines().count() == 2, "a zvol that was just made is served at once");
     let said = sync(&here, 0)?;
-    ensure!(said.code == 190 && said.text.contains("1 not served: "), "{}", said.text);
+    ensure!(said.code == 190 && said.text.contains("1 not as wanted: "), "{}", said.text);
     let after = client_sees(lab)?;
     println!("the client saw:\n{before}and sees:\n{after}");
     let rows: Vec<Vec<&str>> = after.lines().map(|row| row.split_whitespace().collect()).collect();
