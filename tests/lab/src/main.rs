@@ -8,6 +8,7 @@
     reason = "the lab is a program for a terminal and drives many others; the rules of the agents are not its own"
 )]
 
+mod access_checks;
 mod bench;
 mod checks;
 mod cluster;

@@ -1,0 +1,177 @@
+//! Who gets in to the LUNs, and who does not: with a real initiator, in both modes.
+
+use crate::machine::Machine;
+use crate::pool_checks::{Hand, by_hand};
+use crate::state::Lab;
+use crate::{ssh, timers};
+use anyhow::{Result, ensure};
+
+const IQN: &str = "iqn.2025-01.lab.home:vault";
+const PORTAL: &str = "10.40.40.10:3261";
+const FRIEND: &str = "iqn.2025-01.lab.home:initiator-friend";
+const STRANGER: &str = "iqn.2025-01.lab.home:initiator-stranger";
+const SECRETS: &str = "/root/chap.json";
+const ACLS: &str = "/root/acls.conf";
+/// Passwords that are searched for afterwards, wherever they must not be.
+const OLD: &str = "canary-old-pass";
+const NEW: &str = "canary-new-pass";
+
+/// iscsiadm(8): "login failed due to authorization failure".
+const REFUSED: i32 = 24;
+
+struct Vault<'a> {
+    here: Hand<'a>,
+    client: &'static Machine,
+    lab: &'a Lab,
+}
+
+impl Vault<'_> {
+    /// Runs an action of the LUNs or of the door.
+    fn act(&self, agent: &str, more: &str, action: &str) -> Result<String> {
+        let environment = match agent {
+            "client-iscsi-tpg" => format!("OCF_RESKEY_iqn={IQN} OCF_RESKEY_portals={PORTAL}"),
+            _ => format!("OCF_RESKEY_iqn={IQN} OCF_RESKEY_dataset=san-pool/vault {more}"),
+        };
+        let said = self.here.act(agent, &environment, action)?;
+        Ok(format!("{} {}", said.code, said.text))
+    }
+
+    fn up(&self, more: &str) -> Result<()> {
+        ensure!(self.act("sync-iscsi-luns", more, "start")? == "0 ", "the LUNs");
+        ensure!(self.act("client-iscsi-tpg", "", "start")? == "0 ", "the door");
+        Ok(())
+    }
+
+    fn down(&self) -> Result<()> {
+        ensure!(self.act("client-iscsi-tpg", "", "stop")? == "0 ", "the door");
+        ensure!(
+            self.act("sync-iscsi-luns", "OCF_RESKEY_generate_node_acls=1", "stop")? == "0 ",
+            "the LUNs"
+        );
+        Ok(())
+    }
+
+    /// Logs in as an initiator with a password or without, and out again; returns what iscsiadm answered.
+    fn login(&self, initiator: &str, password: Option<&str>) -> Result<i32> {
+        self.node(
+            initiator,
+            password,
+            "--login || code=$?; iscsiadm $node --logout > /dev/null 2>&1",
+        )
+    }
+
+    /// The same, and stays.
+    fn node(&self, initiator: &str, password: Option<&str>, verb: &str) -> Result<i32> {
+        let name = initiator.rsplit('-').next().unwrap_or_default();
+        let set = match password {
+            Some(password) => format!(
+                "for pair in authmethod=CHAP username=lab password={password}; do
+                     iscsiadm $node -o update -n node.session.auth.${{pair%%=*}} -v ${{pair#*=}}
+                 done"
+            ),
+            None => String::new(),
+        };
+        let script = format!(
+            "iscsiadm -m iface -I {name} -o new > /dev/null 2>&1
+             iscsiadm -m iface -I {name} -o update -n iface.initiatorname -v {initiator} > /dev/null
+             node='-m node -T {IQN} -p {PORTAL} -I {name}'
+             iscsiadm $node -o delete > /dev/null 2>&1
+             iscsiadm $node -o new > /dev/null
+             iscsiadm $node -o update -n node.session.initial_login_retry_max -v 1
+             {set}
+             code=0; iscsiadm $node {verb}
+             echo code $code"
+        );
+        let said =
+            ssh::within(self.lab, self.client, timers::PCS, &format!("{{ {script}; }} 2>&1"))?;
+        let code = said.trim().rsplit(' ').next().unwrap_or_default().parse()?;
+        println!("{initiator} with {}: {code}", password.unwrap_or("no password"));
+        Ok(code)
+    }
+
+    fn secrets(&self, text: &str, mode: &str) -> Result<()> {
+        self.here.run(&format!("echo '{text}' > {SECRETS} && chmod {mode} {SECRETS}")).map(|_| ())
+    }
+}
+
+/// CHAP in both modes: the right password in; a wrong one, none, and strangers out. Rotation, and files that are wrong.
+pub(crate) fn chap(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let vault = Vault { here, client: Machine::named("client")?, lab };
+    vault.here.run("zfs create -p san-pool/vault && zfs create -s -V 32M san-pool/vault/v && udevadm settle -t 60")?;
+
+    let everyone = format!("OCF_RESKEY_generate_node_acls=1 OCF_RESKEY_chap_file={SECRETS}");
+    vault.secrets(&format!(r#"{{"user": "lab", "password": "{OLD}"}}"#), "644")?;
+    let open = vault.act("sync-iscsi-luns", &everyone, "start")?;
+    ensure!(open.starts_with("2 ") && open.contains(SECRETS), "secrets that all can read: {open}");
+    vault.secrets(&format!(r#"{{"user": "lab", "password": "{OLD}"}}"#), "600")?;
+    vault.up(&everyone)?;
+    for (password, want) in [(None, REFUSED), (Some("wrong-password"), REFUSED), (Some(OLD), 0)] {
+        ensure!(vault.login(STRANGER, password)? == want, "everyone, with {password:?}");
+    }
+
+    // The password changes while a session lives.
+    ensure!(vault.node(FRIEND, Some(OLD), "--login || code=$?")? == 0, "the friend");
+    vault.secrets(&format!(r#"{{"user": "lab", "password": "{NEW}"}}"#), "600")?;
+    ensure!(vault.act("sync-iscsi-luns", &everyone, "reload-agent")? == "0 ", "a reload");
+    for (password, want) in [(OLD, REFUSED), (NEW, 0)] {
+        ensure!(
+            vault.login(STRANGER, Some(password))? == want,
+            "after the change, with {password}"
+        );
+    }
+    let sessions = format!("iscsiadm -m session | grep -c {IQN}");
+    ensure!(ssh::run(lab, vault.client, &sessions)?.trim() == "1", "the friend's session is gone");
+    // A file that cannot be read any more changes nothing, and is reported.
+    vault.secrets("{", "600")?;
+    let sync = format!("{everyone} OCF_CHECK_LEVEL=10");
+    let said = vault.act("sync-iscsi-luns", &sync, "monitor")?;
+    ensure!(said.starts_with("190 ") && said.contains(SECRETS), "a broken file: {said}");
+    ensure!(vault.login(STRANGER, Some(NEW))? == 0, "after a broken file");
+    ssh::run(lab, vault.client, &format!("iscsiadm -m node -T {IQN} -I friend --logout"))?;
+    vault.down()?;
+
+    listed(&vault)?;
+    nowhere(&vault)
+}
+
+/// A list of initiators, with a password for one, and for nobody else.
+fn listed(vault: &Vault<'_>) -> Result<()> {
+    let acls = format!("# initiators\n{FRIEND} lab {OLD}\nnonsense {NEW} x\n");
+    vault.here.run(&format!("printf '{acls}' > {ACLS} && chmod 600 {ACLS}"))?;
+    let listed = format!("OCF_RESKEY_acl_file={ACLS}");
+    vault.up(&listed)?;
+    let said = vault.act("sync-iscsi-luns", &format!("{listed} OCF_CHECK_LEVEL=10"), "monitor")?;
+    ensure!(said.starts_with("190 ") && said.contains(&format!("{ACLS}: line 3: ")), "{said}");
+    ensure!(!said.contains("canary"), "a password is in a reason: {said}");
+    for (initiator, password, want) in [
+        (FRIEND, None, REFUSED),
+        (FRIEND, Some("wrong-password"), REFUSED),
+        (FRIEND, Some(OLD), 0),
+        (STRANGER, Some(OLD), REFUSED),
+    ] {
+        ensure!(vault.login(initiator, password)? == want, "{initiator} with {password:?}");
+    }
+    // A stranger learns of no target but those that let everyone in.
+    let discovery = "iscsiadm -m discovery -t st -I stranger -p 10.40.40.10:3260";
+    let shown = ssh::run(vault.lab, vault.client, discovery)?;
+    println!("a stranger discovers:\n{shown}");
+    ensure!(shown.contains(":hypervisor"), "the open target is not shown");
+    ensure!(!shown.contains(":vault") && !shown.contains(":storage-"), "too much is shown");
+    vault.down()
+}
+
+/// The passwords are in the two files that hold them, and nowhere else on the node.
+fn nowhere(vault: &Vault<'_>) -> Result<()> {
+    let search = format!(
+        "journalctl --sync; journalctl --boot --no-pager | grep -c canar[y]-
+         cibadmin --query | grep -c canar[y]-
+         grep -s -l -a canar[y]- /proc/[0-9]*/cmdline /proc/[0-9]*/environ
+         grep -r -s -l canar[y]- /etc /run/hasan /var/lib/pacemaker /var/log/pacemaker /tmp /root | grep -v -x -e {SECRETS} -e {ACLS}
+         true"
+    );
+    let found = vault.here.run(&search)?;
+    let found: Vec<&str> = found.lines().collect();
+    ensure!(found == ["0", "0"], "passwords are in {found:?}");
+    Ok(())
+}
