@@ -122,7 +122,8 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         }
         let device = leg.export_device();
         let block = machine.block(&device)?;
-        let lun = Lun { name: leg.name().to_string(), device, block, serial: leg.serial() };
+        let (name, serial) = (leg.name().to_string(), leg.serial());
+        let lun = Lun { name, device, block, serial, reservations: String::new() };
         match number_of(&lun, actual) {
             Some(number) => {
                 luns.insert(number, lun);

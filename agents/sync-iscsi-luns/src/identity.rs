@@ -12,13 +12,15 @@ pub(crate) const SERIAL: &str = "hasan:serial";
 pub(crate) const NAME: &str = "hasan:backstore";
 /// Property of a zvol: since when (seconds since 1970) a sync has missed its LUN, which somebody took away.
 pub(crate) const GONE: &str = "hasan:gone";
+/// Property of a zvol: the persistent reservations of its LUN.
+pub(crate) const RESERVATIONS: &str = "hasan:reservations";
 /// Property of a zvol or of a dataset above it: `off` keeps it from being served.
 pub(crate) const EXPORT: &str = "hasan:export";
 /// Property of the VLAN's dataset: the lowest LUN number that was never given.
 pub(crate) const NEXT: &str = "hasan:next-lun";
 /// All properties that this module reads.
 pub(crate) const PROPERTIES: &str = "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,\
-                                     hasan:serial,hasan:backstore,hasan:gone,hasan:export,hasan:next-lun";
+                                     hasan:serial,hasan:backstore,hasan:gone,hasan:reservations,hasan:export,hasan:next-lun";
 
 /// The digits of a serial that make the NAA name of a LUN (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`).
 const NAA_DIGITS: usize = 25;
@@ -38,6 +40,8 @@ pub(crate) struct Live {
     pub(crate) lun: u64,
     pub(crate) serial: String,
     pub(crate) name: String,
+    /// Its persistent reservations; empty for none.
+    pub(crate) reservations: String,
 }
 
 /// All that the identities rest on.
@@ -71,6 +75,7 @@ pub(crate) struct Identity {
     pub(crate) lun: u64,
     pub(crate) serial: String,
     pub(crate) name: String,
+    pub(crate) reservations: String,
 }
 
 /// A change of a zvol's properties.
@@ -241,6 +246,7 @@ fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Id
             lun,
             serial: live.serial.clone(),
             name: live.name.clone(),
+            reservations: live.reservations.clone(),
         });
     }
     let guid = zvol.values.get("guid").and_then(|guid| guid.parse::<u64>().ok());
@@ -249,7 +255,8 @@ fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Id
     let serial =
         zvol.own.get(SERIAL).cloned().unwrap_or_else(|| default_serial(guid, seen.pool_guid));
     let backstore = zvol.own.get(NAME).cloned().unwrap_or_else(|| default_name(seen, &name));
-    Ok(Identity { zvol: name, lun, serial, name: backstore })
+    let reservations = zvol.own.get(RESERVATIONS).cloned().unwrap_or_default();
+    Ok(Identity { zvol: name, lun, serial, name: backstore, reservations })
 }
 
 /// What the zvol's properties lack of its identity.
@@ -264,6 +271,13 @@ fn notes(seen: &Seen<'_>, zvol: &Dataset, identity: &Identity) -> Vec<Note> {
     let is_default = identity.name == default_name(seen, &identity.zvol);
     if !is_default && zvol.own.get(NAME) != Some(&identity.name) {
         notes.push(Note::Set(NAME, identity.name.clone()));
+    }
+    match (zvol.own.get(RESERVATIONS), identity.reservations.as_str()) {
+        (Some(_), "") => notes.push(Note::Remove(RESERVATIONS)),
+        (there, wanted) if there.map_or("", String::as_str) != wanted => {
+            notes.push(Note::Set(RESERVATIONS, wanted.to_string()));
+        }
+        _ => {}
     }
     if zvol.own.contains_key(GONE) {
         notes.push(Note::Remove(GONE));

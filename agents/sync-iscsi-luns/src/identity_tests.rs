@@ -29,7 +29,8 @@ fn root(own: &[(&str, &str)]) -> Dataset {
 fn live(pairs: &[(&str, u64, &str)]) -> BTreeMap<String, Live> {
     let one = |(zvol, lun, serial): &(&str, u64, &str)| {
         let name = zvol.replace('/', "-");
-        (zvol.to_string(), Live { lun: *lun, serial: serial.to_string(), name })
+        let reservations = String::new();
+        (zvol.to_string(), Live { lun: *lun, serial: serial.to_string(), name, reservations })
     };
     pairs.iter().map(one).collect()
 }
@@ -211,6 +212,20 @@ fn what_others_are_at_is_left_to_them_for_a_while() {
     assert!(back.notes["p/v/a"].contains(&Note::Remove(GONE)));
 }
 
+#[test]
+fn reservations_follow_the_kernel_and_come_back_from_the_pool() {
+    let kept = zvol("p/v/a", 10, &[(LUN, "0"), (SERIAL, "s"), (RESERVATIONS, "old")]);
+    let datasets = [root(&[(NEXT, "1")]), kept];
+    assert_eq!(at_start(&datasets).luns[0].reservations, "old");
+    let mut live = live(&[("p/v/a", 0, "s")]);
+    for (now, want) in
+        [("new", Note::Set(RESERVATIONS, "new".to_string())), ("", Note::Remove(RESERVATIONS))]
+    {
+        live.get_mut("p/v/a").unwrap().reservations = now.to_string();
+        assert!(judged(&datasets, &live, PATIENCE).notes["p/v/a"].contains(&want));
+    }
+}
+
 #[derive(Clone)]
 struct World {
     datasets: Vec<Dataset>,
@@ -256,7 +271,8 @@ impl World {
         self.datasets = written(&self.datasets, &result);
         let shown = |each: &Identity| {
             let (serial, name) = (each.serial.clone(), each.name.clone());
-            (each.zvol.clone(), Live { lun: each.lun, serial, name })
+            let reservations = each.reservations.clone();
+            (each.zvol.clone(), Live { lun: each.lun, serial, name, reservations })
         };
         let now: BTreeMap<String, Live> = result.luns.iter().map(shown).collect();
         for (zvol, before) in &self.live {

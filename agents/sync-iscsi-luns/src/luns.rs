@@ -3,7 +3,7 @@
 use crate::Config;
 use crate::access::{self, Access};
 use crate::identity::{
-    self, GONE, Identities, Identity, Live, NEXT, Note, PROPERTIES, Patience, Seen,
+    self, Identities, Identity, Live, NEXT, Note, PROPERTIES, Patience, RESERVATIONS, Seen,
 };
 use hasan::lio::{self, Backstore, Lun, Shell, Step, Tpg, TpgName, saveconfig};
 use hasan::machine::Machine;
@@ -11,7 +11,7 @@ use hasan::ocf::{Fault, Outcome, Rc, Table};
 use hasan::parallel::in_parallel;
 use hasan::zfs::{self, Dataset};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long the nodes of zvols may take to appear after an import.
@@ -29,6 +29,8 @@ struct Actual {
     pool_guid: u64,
     /// The kernel's name of each zvol's device, where it is there.
     blocks: BTreeMap<String, String>,
+    /// The persistent reservations of each serial in the group that has some.
+    reservations: BTreeMap<String, String>,
 }
 
 /// Serves all zvols that can be served.
@@ -133,13 +135,47 @@ fn observe(machine: &Machine, config: &Config) -> Result<Actual, Fault> {
     let pool_guid = guid.parse().map_err(|_| {
         Fault::generic(format!("the pool {:?} has the strange guid {guid:?}", config.pool()))
     })?;
+    let tpg = lio::tpg(machine, &config.tpg)?;
+    let backstores = lio::backstores(machine)?;
     Ok(Actual {
-        tpg: lio::tpg(machine, &config.tpg)?,
-        backstores: lio::backstores(machine)?,
+        reservations: reservations(machine, tpg.as_ref(), &backstores)?,
+        tpg,
+        backstores,
         blocks: blocks(machine, &datasets)?,
         datasets,
         pool_guid,
     })
+}
+
+/// The persistent reservations of the group's LUNs, by serial.
+fn reservations(
+    machine: &Machine,
+    tpg: Option<&Tpg>,
+    backstores: &[Backstore],
+) -> Result<BTreeMap<String, String>, Fault> {
+    let mut found = BTreeMap::new();
+    for at in tpg.into_iter().flat_map(|tpg| tpg.luns.values()).flatten() {
+        let Some(backstore) = backstores.iter().find(|each| each.at == *at) else { continue };
+        let line = lio::reservations::read(machine, &backstore.serial)?;
+        if !line.is_empty() {
+            found.insert(backstore.serial.clone(), line);
+        }
+    }
+    Ok(found)
+}
+
+/// What was last written to the zvols, so that a monitor sees a change without a program. A record of what was done, not
+/// of what is.
+fn kept_path(name: &TpgName) -> PathBuf {
+    Path::new("/run/hasan").join(format!("reservations.{}.{}.json", name.iqn, name.tag))
+}
+
+/// Whether an initiator has changed a persistent reservation since the last sync.
+pub(crate) fn have_reservations_changed(machine: &Machine, name: &TpgName) -> Result<bool, Fault> {
+    let tpg = lio::tpg(machine, name)?;
+    let now = reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)?;
+    let kept = machine.read(&kept_path(name))?.unwrap_or_else(|| "{}".to_string());
+    Ok(serde_json::json!(now).to_string() != kept)
 }
 
 fn blocks(machine: &Machine, datasets: &[Dataset]) -> Result<BTreeMap<String, String>, Fault> {
@@ -173,6 +209,8 @@ fn reconcile(
     let mut identities = identities(config, actual, patience);
     skip_without_device(actual, &mut identities);
     write_down(machine, config, &identities)?;
+    let kept = kept(&identities);
+    machine.replace_file(&kept_path(&config.tpg), &serde_json::json!(kept).to_string())?;
     let mut steps = plan(config, access, actual, &identities);
     while let Err(failure) = lio::apply_all(machine, &steps) {
         let Step::MakeBackstore(_, lun) = &failure.step else { return Err(failure.into()) };
@@ -186,6 +224,12 @@ fn reconcile(
     let left = plan_anew(machine, config, access, actual, &identities)?;
     show_saved(machine, &config.tpg, &zfs::zvol_device(&config.dataset));
     Ok((identities, left))
+}
+
+/// The persistent reservations that the zvols now hold, by serial.
+fn kept(identities: &Identities) -> BTreeMap<&str, &str> {
+    let with_some = identities.luns.iter().filter(|each| !each.reservations.is_empty());
+    with_some.map(|each| (each.serial.as_str(), each.reservations.as_str())).collect()
 }
 
 /// The file of targetcli shows what the kernel has. It is for others to read, and decides nothing.
@@ -246,6 +290,7 @@ fn live(actual: &Actual) -> BTreeMap<String, Live> {
             lun: *number,
             serial: backstore.serial.clone(),
             name: backstore.at.name.clone(),
+            reservations: actual.reservations.get(&backstore.serial).cloned().unwrap_or_default(),
         };
         live.entry(zvol.to_string()).or_insert(one);
     }
@@ -277,8 +322,10 @@ fn write_down(machine: &Machine, config: &Config, identities: &Identities) -> Re
             let words: Vec<&str> = sets.iter().map(String::as_str).collect();
             machine.run("zfs", &[&["set"][..], &words, &[zvol.as_str()]].concat())?;
         }
-        if notes.contains(&Note::Remove(GONE)) {
-            machine.run("zfs", &["inherit", GONE, zvol])?;
+        for note in notes.iter() {
+            if let Note::Remove(name) = note {
+                machine.run("zfs", &["inherit", name, zvol])?;
+            }
         }
         Ok(())
     })
@@ -297,6 +344,7 @@ fn plan_anew(
         datasets: actual.datasets.clone(),
         pool_guid: actual.pool_guid,
         blocks: actual.blocks.clone(),
+        reservations: actual.reservations.clone(),
     };
     Ok(plan(config, access, &now, identities))
 }
@@ -357,7 +405,8 @@ fn foreign(config: &Config, actual: &Actual, luns: &[Identity]) -> BTreeMap<u64,
             let name = backstore.at.name.clone();
             let (device, block) = (backstore.device.clone(), backstore.block.clone());
             let serial = backstore.serial.clone();
-            foreign.insert(*number, Lun { name, device, block, serial });
+            let reservations = String::new();
+            foreign.insert(*number, Lun { name, device, block, serial, reservations });
         }
     }
     foreign
@@ -369,12 +418,16 @@ fn lun(actual: &Actual, identity: &Identity) -> Lun {
         device: zfs::zvol_device(&identity.zvol),
         block: actual.blocks.get(&identity.zvol).cloned(),
         serial: identity.serial.clone(),
+        reservations: identity.reservations.clone(),
     }
 }
 
 pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome {
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
+    if let Err(fault) = save_reservations(machine, name) {
+        tracing::warn!("{}", fault.reason);
+    }
     let zvols = zfs::zvol_device(dataset);
     let blocks = blocks_below(machine, &zvols)?;
     // A backstore that was cut off before its device was open has no device to know it by.
@@ -395,6 +448,23 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
         None => Ok(Rc::Success),
         Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),
     }
+}
+
+/// What initiators have reserved since the last sync goes with the pool, too.
+fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
+    if !have_reservations_changed(machine, name)? {
+        return Ok(());
+    }
+    let (tpg, backstores) = (lio::tpg(machine, name)?, lio::backstores(machine)?);
+    for at in tpg.iter().flat_map(|tpg| tpg.luns.values()).flatten() {
+        let Some(backstore) = backstores.iter().find(|each| each.at == *at) else { continue };
+        let Some(zvol) = zfs::zvol_of(&backstore.device) else { continue };
+        match lio::reservations::read(machine, &backstore.serial)?.as_str() {
+            "" => machine.run("zfs", &["inherit", RESERVATIONS, &zvol])?,
+            line => machine.run("zfs", &["set", &format!("{RESERVATIONS}={line}"), &zvol])?,
+        };
+    }
+    Ok(())
 }
 
 /// The kernel's names of the zvols whose links are below a folder.

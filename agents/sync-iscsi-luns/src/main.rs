@@ -230,7 +230,8 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
             Some((tpg, dataset)) if action == Action::Stop => luns::stop(machine, &tpg, dataset),
             Some((tpg, dataset)) => {
                 let rc = luns::state(machine, &tpg, dataset)?;
-                if rc == Rc::Success && ocf::check_level() >= 10 {
+                let is_due = || luns::have_reservations_changed(machine, &tpg);
+                if rc == Rc::Success && (ocf::check_level() >= 10 || is_due()?) {
                     return luns::sync(machine, &Config::new(values)?);
                 }
                 Ok(rc)

@@ -2,11 +2,12 @@
 
 use super::expedite::Expedited;
 use super::observe::{CORE, ISCSI, folder, link_in};
-use super::{BackstoreName, Lun, Step, TpgName, Who};
+use super::{BackstoreName, Lun, Step, TpgName, Who, reservations};
 use crate::chap::Credentials;
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use crate::parallel::in_parallel;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// What the kernel takes for "not set" (`iscsi_target_configfs.c`, `__DEF_NACL_AUTH_STR`).
@@ -117,7 +118,23 @@ fn lun_folder(tpg: &TpgName, number: u64) -> PathBuf {
 fn make_tpg(machine: &Machine, tpg: &TpgName) -> Result<(), Fault> {
     machine.make_dir(Path::new(ISCSI))?;
     machine.make_dir(&Path::new(ISCSI).join(&tpg.iqn))?;
-    machine.make_dir(&folder(tpg))
+    machine.make_dir(&folder(tpg))?;
+    let port = folder(tpg).join("rtpi");
+    if machine.exists(&port)
+        && let Err(fault) = machine.write_attribute(&port, &relative_port(tpg).to_string())
+    {
+        tracing::warn!("{}; persistent reservations may not survive a move", fault.reason);
+    }
+    Ok(())
+}
+
+/// The relative port identifier of a group, the same on both nodes, because reservations are made for it. Kernels from 6.5
+/// on give one to each group, in the order of their making, where older ones count for each LUN
+/// (`drivers/target/target_core_tpg.c`, `target_tpg_register_rtpi`).
+fn relative_port(tpg: &TpgName) -> u16 {
+    let digest = Sha256::digest(format!("{} {}", tpg.iqn, tpg.tag));
+    // Low numbers are what the kernel gives to others.
+    u16::from_be_bytes([digest[0], digest[1]]) | 0x4000
 }
 
 fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<(), Fault> {
@@ -135,8 +152,18 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
         let _ = remove_backstore(machine, at);
         return Err(fault);
     }
+    restore_reservations(machine, &path, lun)?;
     // UNMAP: refused by devices that know no discard, which is all right.
     let _ = machine.write_attribute(&path.join("attrib/emulate_tpu"), "1");
+    Ok(())
+}
+
+/// Only a backstore that no LUN leads to takes them.
+fn restore_reservations(machine: &Machine, backstore: &Path, lun: &Lun) -> Result<(), Fault> {
+    reservations::put_file(machine, &lun.serial, &lun.reservations)?;
+    for registration in reservations::registrations(&lun.reservations) {
+        machine.write_attribute(&backstore.join("pr/res_aptpl_metadata"), registration)?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod observe;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+pub mod reservations;
 pub mod saveconfig;
 
 pub use apply::{Failure, apply, apply_all};
@@ -130,6 +131,8 @@ pub struct Lun {
     pub block: Option<String>,
     /// Its serial.
     pub serial: String,
+    /// Its persistent reservations (`lio::reservations`); empty for none.
+    pub reservations: String,
 }
 
 /// One change.

@@ -112,7 +112,8 @@ fn backstore(name: &str, device: &Path, enabled: bool) -> Backstore {
 
 fn lun(name: &str) -> Lun {
     let block = Some(format!("zd-{name}"));
-    Lun { name: name.to_string(), device: device(name), block, serial: "s".to_string() }
+    let (name, device) = (name.to_string(), device(name));
+    Lun { name, device, block, serial: "s".to_string(), reservations: String::new() }
 }
 
 fn wanted() -> Shell {

@@ -133,6 +133,11 @@ pub fn zvol_device(zvol: &str) -> PathBuf {
     Path::new("/dev/zvol").join(zvol.replace(' ', "+"))
 }
 
+/// The zvol of such a device; no zvol has a `+` in its name (zfs(8)).
+pub fn zvol_of(device: &Path) -> Option<String> {
+    Some(device.strip_prefix("/dev/zvol").ok()?.to_str()?.replace('+', " "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +166,7 @@ mod tests {
     #[test]
     fn the_device_of_a_zvol() {
         assert_eq!(zvol_device("p/a b"), Path::new("/dev/zvol/p/a+b"));
+        assert_eq!(zvol_of(Path::new("/dev/zvol/p/a+b")), Some("p/a b".to_string()));
+        assert_eq!(zvol_of(Path::new("/dev/zd0")), None);
     }
 }

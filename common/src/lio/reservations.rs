@@ -1,0 +1,99 @@
+//! Persistent reservations (SPC-4 section 5.12) that an initiator wants kept over a loss of power (APTPL). The kernel writes
+//! those of a LUN to a file of the node at each change; to go with the pool they are kept as one line of text, and given
+//! to the kernel of the next node before the LUN is shown.
+//!
+//! Source of the format: `drivers/target/target_core_pr.c`, `core_scsi3_update_aptpl_buf`, and
+//! `target_core_configfs.c`, `target_pr_res_aptpl_metadata_store`.
+
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel keeps its files.
+const ROOT: &str = "/sys/kernel/config/target/dbroot";
+/// What it writes when the last one has gone.
+const NONE: &str = "No Registrations or Reservations";
+
+/// The reservations of the LUN with this serial, in one line; empty if there are none.
+pub fn read(machine: &Machine, serial: &str) -> Result<String, Fault> {
+    let Some(path) = file(machine, serial)? else { return Ok(String::new()) };
+    let text = machine.read(&path)?.unwrap_or_default();
+    to_line(&text)
+        .map_err(|wrong| Fault::generic(format!("cannot read {}: {wrong}", path.display())))
+}
+
+/// Makes the kernel's file say the same as the line: one that was left from an earlier time on this node is old.
+pub(super) fn put_file(machine: &Machine, serial: &str, line: &str) -> Result<(), Fault> {
+    let Some(path) = file(machine, serial)? else { return Ok(()) };
+    // Without the folder the kernel refuses every change of a reservation.
+    machine.make_dir(path.parent().unwrap_or(Path::new("/")))?;
+    if line.is_empty() {
+        machine.remove_file(&path)
+    } else {
+        machine.replace_file(&path, &to_text(line))
+    }
+}
+
+/// What the kernel is told, one write for each registration.
+pub(super) fn registrations(line: &str) -> impl Iterator<Item = &str> {
+    line.split(';').filter(|registration| !registration.is_empty())
+}
+
+fn file(machine: &Machine, serial: &str) -> Result<Option<PathBuf>, Fault> {
+    let root = machine.read(Path::new(ROOT))?;
+    Ok(root.map(|root| Path::new(&root).join("pr").join(format!("aptpl_{serial}"))))
+}
+
+fn to_line(text: &str) -> Result<String, String> {
+    let mut registrations = Vec::new();
+    let mut open: Option<Vec<&str>> = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && *line != NONE) {
+        open = match (open, line) {
+            (None, line) if line.starts_with("PR_REG_START:") => Some(Vec::new()),
+            (Some(fields), line) if line.starts_with("PR_REG_END:") => {
+                registrations.push(fields.join(","));
+                None
+            }
+            (Some(mut fields), line) if line.contains('=') && !line.contains([',', ';']) => {
+                fields.push(line);
+                Some(fields)
+            }
+            (_, line) => return Err(format!("the line {line:?} is unknown")),
+        };
+    }
+    match open {
+        None => Ok(registrations.join(";")),
+        Some(_) => Err("a registration has no end".to_string()),
+    }
+}
+
+fn to_text(line: &str) -> String {
+    let one = |(number, registration): (usize, &str)| {
+        let fields = registration.replace(',', "\n");
+        format!("PR_REG_START: {number}\n{fields}\nPR_REG_END: {number}\n")
+    };
+    registrations(line).enumerate().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_and_its_line_say_the_same() {
+        let text = "PR_REG_START: 0\ninitiator_fabric=iSCSI\ninitiator_node=iqn.2025-01.lab.home:a\n\
+                    initiator_sid=00023d000001\nsa_res_key=1193046\nres_holder=1\nres_type=05\nPR_REG_END: 0\n\
+                    PR_REG_START: 1\ninitiator_fabric=iSCSI\nsa_res_key=2\nres_holder=0\nPR_REG_END: 1\n";
+        let line = to_line(text).unwrap();
+        assert_eq!(registrations(&line).count(), 2);
+        assert!(line.starts_with("initiator_fabric=iSCSI,initiator_node=iqn."));
+        assert_eq!(to_text(&line), text);
+        for none in ["", "\n", "No Registrations or Reservations"] {
+            assert_eq!(to_line(none), Ok(String::new()));
+        }
+        assert_eq!(registrations("").count(), 0);
+        for wrong in ["x", "PR_REG_START: 0\na=1\n", "PR_REG_START: 0\na=1,b=2\nPR_REG_END: 0\n"] {
+            assert!(to_line(wrong).is_err(), "{wrong}");
+        }
+    }
+}
