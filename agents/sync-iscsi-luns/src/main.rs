@@ -4,6 +4,10 @@
 mod access;
 mod identity;
 mod luns;
+mod observe;
+mod plan;
+mod saved;
+mod state;
 
 use crate::access::Source;
 use crate::identity::Naming;
@@ -227,10 +231,10 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
         // Without its parameters, and without a record of a start, it has made nothing here.
         Action::Stop | Action::Monitor => match known(values) {
             None => Ok(Rc::NotRunning),
-            Some((tpg, dataset)) if action == Action::Stop => luns::stop(machine, &tpg, dataset),
+            Some((tpg, dataset)) if action == Action::Stop => state::stop(machine, &tpg, dataset),
             Some((tpg, dataset)) => {
-                let rc = luns::state(machine, &tpg, dataset)?;
-                let is_due = || luns::have_reservations_changed(machine, &tpg);
+                let rc = state::state(machine, &tpg, dataset)?;
+                let is_due = || observe::have_reservations_changed(machine, &tpg);
                 if rc == Rc::Success && (ocf::check_level() >= 10 || is_due()?) {
                     return luns::sync(machine, &Config::new(values)?);
                 }

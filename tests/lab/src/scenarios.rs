@@ -183,6 +183,8 @@ pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
     machine::kill(lab, first)?;
     stage(&format!("both nodes die, {} boots alone and serves", first.name), || {
         machine::boot(lab, first)?;
+        ssh::await_one(lab, first)?;
+        cluster::await_placed(lab, first, Some(first.name))?;
         writer.await_more(BLOCKS)
     })?;
     stage(&format!("{} is back, the pool heals", second.name), || {

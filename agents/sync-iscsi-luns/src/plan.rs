@@ -1,0 +1,118 @@
+//! From zvols and LUNs to steps; pure functions.
+
+use crate::Config;
+use crate::access::Access;
+use crate::identity::{self, Identities, Identity, Patience, Seen};
+use crate::observe::{Actual, is_leftover, live};
+use hasan::lio::{self, Backstore, Lun, Shell, Step};
+use hasan::zfs;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) fn identities(
+    config: &Config,
+    actual: &Actual,
+    patience: Option<Patience>,
+) -> Identities {
+    let live = live(actual);
+    let ours: BTreeSet<u64> = live.values().map(|live| live.lun).collect();
+    let shown = actual.tpg.iter().flat_map(|tpg| tpg.luns.iter());
+    let leads = shown.filter(|(number, at)| at.is_some() && !ours.contains(number));
+    identity::identities(&Seen {
+        root: &config.dataset,
+        datasets: &actual.datasets,
+        pool_guid: actual.pool_guid,
+        naming: &config.naming,
+        live: &live,
+        foreign: &leads
+            .filter(|(_, at)| !is_leftover(config, actual, at.as_ref()))
+            .map(|(number, _)| *number)
+            .collect(),
+        patience,
+    })
+}
+
+pub(crate) fn skip_without_device(actual: &Actual, identities: &mut Identities) {
+    for each in identities.luns.clone() {
+        if !actual.blocks.contains_key(&each.zvol) {
+            identities.skip(&each.zvol, "it has no device below /dev/zvol".to_string());
+        }
+    }
+}
+
+/// The steps to the LUNs, and away from those of zvols that are gone or are not to be served; their backstores too.
+pub(crate) fn plan(
+    config: &Config,
+    access: &Access,
+    actual: &Actual,
+    identities: &Identities,
+) -> Vec<Step> {
+    let shell = shell(config, access, actual, &identities.luns);
+    let mut steps = lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores);
+    let removed: BTreeSet<u64> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::RemoveLun(_, number) => Some(*number),
+            _ => None,
+        })
+        .collect();
+    let shown = actual.tpg.iter().flat_map(|tpg| &tpg.luns);
+    for (_, at) in shown.filter(|(number, _)| removed.contains(number)) {
+        let Some(at) = at else { continue };
+        let backstore = actual.backstores.iter().find(|each| each.at == *at);
+        let serves = |backstore: &Backstore| shell.luns.values().any(|lun| backstore.serves(lun));
+        if is_leftover(config, actual, Some(at)) && !backstore.is_some_and(serves) {
+            steps.push(Step::RemoveBackstore(at.clone()));
+        }
+    }
+    steps
+}
+
+fn shell(config: &Config, access: &Access, actual: &Actual, luns: &[Identity]) -> Shell {
+    let everyone = access.everyone;
+    let flag = |is_set: bool| if is_set { "1" } else { "0" };
+    let mut wanted: BTreeMap<u64, Lun> = foreign(config, actual, luns);
+    wanted.extend(luns.iter().map(|each| (each.lun, lun(actual, each))));
+    Shell {
+        tpg: config.tpg.clone(),
+        attributes: BTreeMap::from([
+            ("authentication", flag(access.is_authenticated())),
+            ("generate_node_acls", flag(everyone)),
+            ("cache_dynamic_acls", flag(everyone)),
+            ("demo_mode_write_protect", flag(!everyone)),
+            ("demo_mode_discovery", flag(everyone)),
+            ("prod_mode_write_protect", "0"),
+        ]),
+        luns: wanted,
+        initiators: access.initiators.clone(),
+        credentials: access.credentials.clone(),
+    }
+}
+
+/// LUNs that somebody has put into the group over something else: they stay as they are.
+fn foreign(config: &Config, actual: &Actual, luns: &[Identity]) -> BTreeMap<u64, Lun> {
+    let mut foreign = BTreeMap::new();
+    for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
+        let backstore = actual.backstores.iter().find(|each| Some(&each.at) == at.as_ref());
+        let Some(backstore) = backstore else { continue };
+        let is_ours = is_leftover(config, actual, Some(&backstore.at))
+            || luns.iter().any(|each| actual.blocks.get(&each.zvol) == backstore.block.as_ref());
+        if !is_ours {
+            let name = backstore.at.name.clone();
+            let (device, block) = (backstore.device.clone(), backstore.block.clone());
+            let serial = backstore.serial.clone();
+            let reservations = String::new();
+            foreign.insert(*number, Lun { name, device, block, serial, reservations });
+        }
+    }
+    foreign
+}
+
+fn lun(actual: &Actual, identity: &Identity) -> Lun {
+    Lun {
+        name: identity.name.clone(),
+        device: zfs::zvol_device(&identity.zvol),
+        block: actual.blocks.get(&identity.zvol).cloned(),
+        serial: identity.serial.clone(),
+        reservations: identity.reservations.clone(),
+    }
+}

@@ -1,0 +1,127 @@
+//! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
+
+use crate::identity::RESERVATIONS;
+use crate::observe::{blocks_below, have_reservations_changed};
+use crate::saved;
+use hasan::lio::{self, Backstore, Tpg, TpgName};
+use hasan::machine::Machine;
+use hasan::ocf::{Fault, Outcome, Rc};
+use hasan::zfs;
+
+pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome {
+    let _lock = lio::lock(machine)?;
+    lio::mend(machine)?;
+    if let Err(fault) = save_reservations(machine, name) {
+        tracing::warn!("{}", fault.reason);
+    }
+    let zvols = zfs::zvol_device(dataset);
+    let blocks = blocks_below(machine, &zvols)?;
+    // A backstore that was cut off before its device was open has no device to know it by.
+    let is_ours = |each: &Backstore| {
+        each.device.starts_with(&zvols)
+            || each.block.as_ref().is_some_and(|block| blocks.contains(block))
+            || each.is_half_made()
+    };
+    let observe = || -> Result<(Option<Tpg>, Vec<Backstore>), Fault> {
+        Ok((lio::tpg(machine, name)?, lio::backstores(machine)?))
+    };
+    let (tpg, backstores) = observe()?;
+    let steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
+    lio::apply_all(machine, &steps)?;
+    saved::show(machine, name, &zvols);
+    let (tpg, backstores) = observe()?;
+    match lio::shell_down(name, tpg.as_ref(), &backstores, is_ours).first() {
+        None => Ok(Rc::Success),
+        Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),
+    }
+}
+
+/// What initiators have reserved since the last sync goes with the pool, too.
+fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
+    if !have_reservations_changed(machine, name)? {
+        return Ok(());
+    }
+    let (tpg, backstores) = (lio::tpg(machine, name)?, lio::backstores(machine)?);
+    for at in tpg.iter().flat_map(|tpg| tpg.luns.values()).flatten() {
+        let Some(backstore) = backstores.iter().find(|each| each.at == *at) else { continue };
+        let Some(zvol) = zfs::zvol_of(&backstore.device) else { continue };
+        match lio::reservations::read(machine, &backstore.serial)?.as_str() {
+            "" => machine.run("zfs", &["inherit", RESERVATIONS, &zvol])?,
+            line => machine.run("zfs", &["set", &format!("{RESERVATIONS}={line}"), &zvol])?,
+        };
+    }
+    Ok(())
+}
+
+pub(crate) fn state(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome {
+    let pool = dataset.split('/').next().unwrap_or_default();
+    let is_imported = zfs::pool_state(machine, pool)?.is_some();
+    let zvols = zfs::zvol_device(dataset);
+    let mut ours = lio::backstores(machine)?;
+    ours.retain(|each| each.device.starts_with(&zvols));
+    decide_state(lio::tpg(machine, name)?.as_ref(), &ours, is_imported)
+}
+
+/// A shell without LUNs is not running where the pool is not; anything that is left over from a
+/// zvol counts as running badly, so that it is stopped and not forgotten.
+fn decide_state(tpg: Option<&Tpg>, ours: &[Backstore], is_imported: bool) -> Outcome {
+    let Some(tpg) = tpg.filter(|tpg| is_imported || !tpg.luns.is_empty()) else {
+        return match ours.first() {
+            None => Ok(Rc::NotRunning),
+            Some(left) => {
+                let name = &left.at.name;
+                Err(Fault::generic(format!("the backstore {name} is there without its LUN")))
+            }
+        };
+    };
+    if !is_imported {
+        return Err(Fault::generic("there are LUNs of a pool that is not imported here"));
+    }
+    for (number, at) in &tpg.luns {
+        let backstore = ours.iter().find(|each| Some(&each.at) == at.as_ref());
+        if !backstore.is_some_and(|each| each.enabled) {
+            return Err(Fault::generic(format!("LUN {number} leads to no open zvol")));
+        }
+    }
+    // A backstore without its LUN may be somebody's half-done work: a sync sees to it.
+    Ok(Rc::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hasan::lio::BackstoreName;
+    use std::collections::BTreeMap;
+
+    fn at() -> BackstoreName {
+        BackstoreName { hba: "iblock_100000".to_string(), name: "vm-1".to_string() }
+    }
+
+    fn store(enabled: bool) -> Backstore {
+        let device = "/dev/zvol/p/v/vm-1".into();
+        Backstore { at: at(), device, block: None, enabled, serial: String::new() }
+    }
+
+    #[test]
+    fn the_state_says_what_the_kernel_holds() {
+        let empty = Tpg::default();
+        let full = Tpg { luns: BTreeMap::from([(0, Some(at()))]), ..Tpg::default() };
+        let broken = Tpg { luns: BTreeMap::from([(0, None)]), ..Tpg::default() };
+        for (tpg, ours, is_imported, want) in [
+            (None, vec![], true, Rc::NotRunning),
+            (None, vec![], false, Rc::NotRunning),
+            (None, vec![store(true)], true, Rc::Generic),
+            (Some(&empty), vec![], false, Rc::NotRunning),
+            (Some(&empty), vec![], true, Rc::Success),
+            (Some(&empty), vec![store(true)], false, Rc::Generic),
+            (Some(&empty), vec![store(true)], true, Rc::Success),
+            (Some(&full), vec![store(true)], true, Rc::Success),
+            (Some(&full), vec![store(false)], true, Rc::Generic),
+            (Some(&full), vec![store(true)], false, Rc::Generic),
+            (Some(&broken), vec![], true, Rc::Generic),
+        ] {
+            let rc = decide_state(tpg, &ours, is_imported).unwrap_or_else(|fault| fault.rc);
+            assert_eq!(rc, want, "{tpg:?} {ours:?} {is_imported}");
+        }
+    }
+}
