@@ -2,7 +2,7 @@
 
 use crate::machine::{self, Machine};
 use crate::state::Lab;
-use crate::{access_checks, cluster, load, lun_checks, pool_checks, scenarios, ssh, timers};
+use crate::{access_checks, cluster, load, lun_checks, pool_checks, scenarios, ssh, timers, vlans};
 use anyhow::{Result, bail, ensure};
 use std::time::Instant;
 
@@ -22,7 +22,8 @@ const CHECKS: [Check; 10] = [
 ];
 
 /// Written, and not yet seen to pass from beginning to end: they run by their names only.
-const UNPROVEN: [Check; 8] = [
+const UNPROVEN: [Check; 9] = [
+    ("two VLANs move and are taken over", vlans::two_vlans),
     ("CHAP lets in who has the password", access_checks::chap),
     ("sync-iscsi-luns with a hundred LUNs", lun_checks::many),
     ("sync-iscsi-luns follows the zvols", lun_checks::syncs),

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The target that the client uses, and the device that it gets.
 pub(crate) const TARGET: &str = "iqn.2025-01.lab.home:hypervisor";
 /// Its portal.
-const PORTAL: &str = "10.40.40.10:3260";
+pub(crate) const PORTAL: &str = "10.40.40.10:3260";
 /// The resources that move together.
 pub(crate) const RESOURCES: [&str; 4] =
     ["zfs-pool", "luns-hypervisor", "vip-hypervisor", "door-hypervisor"];

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 /// Each program with the package that brings it.
-const NEEDS: [(&str, &str); 7] = [
+const NEEDS: [(&str, &str); 9] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),
     ("nbdkit", "nbdkit"),
@@ -14,7 +14,11 @@ const NEEDS: [(&str, &str); 7] = [
     ("mke2fs", "e2fsprogs"),
     ("ip", "iproute2"),
     ("ssh", "openssh-client"),
+    ("cpio", "cpio"),
+    (ISCSI_BLOCK, "qemu-block-extra"),
 ];
+/// QEMU's own iSCSI initiator is a module.
+const ISCSI_BLOCK: &str = "x86_64-linux-gnu/qemu/block-iscsi.so";
 const APT: Duration = Duration::from_secs(900);
 
 /// Installs what is missing.
@@ -29,20 +33,21 @@ pub(crate) fn install() -> Result<()> {
     }
     println!("installing {}", missing.join(" "));
     run(APT, "apt-get", &["update", "-q"])?;
+    // Parts of QEMU from backports do not go with the release's own: all from the release.
+    let release = codename()?;
+    let exact = |package: &&str| match package.starts_with("qemu-") {
+        true => format!("{package}/{release}"),
+        false => package.to_string(),
+    };
+    let packages: Vec<String> = missing.iter().map(exact).collect();
     let mut arguments =
         vec!["install", "-q", "-y", "--no-install-recommends", "--allow-downgrades"];
-    arguments.extend(&missing);
-    // A newer qemu-utils, from backports, breaks the release's own QEMU: both from the release.
-    let utils = format!("qemu-utils/{}", codename()?);
-    if missing.contains(&"qemu-system-x86") {
-        arguments.retain(|package| *package != "qemu-utils");
-        arguments.push(&utils);
-    }
+    arguments.extend(packages.iter().map(String::as_str));
     run(APT, "apt-get", &arguments).map(|_| ())
 }
 
 fn is_there(program: &str) -> bool {
-    ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
+    ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib"]
         .iter()
         .any(|folder| std::path::Path::new(folder).join(program).exists())
 }

@@ -22,6 +22,8 @@ pub(crate) const SLOTS: u64 = 200;
 /// What the writer was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Acks {
+    /// The client's device.
+    pub(crate) device: String,
     /// The number that each slot must hold.
     pub(crate) last: BTreeMap<u64, u64>,
     /// How many blocks were acknowledged, of them rewrites.
@@ -36,7 +38,7 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    fn take(&mut self, line: &str) -> Result<(), String> {
+    pub(crate) fn take(&mut self, line: &str) -> Result<(), String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["ack", slot, number, _] => {
@@ -71,15 +73,21 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts writing to the client's first LUN.
     pub(crate) fn start(lab: &Lab) -> Result<Writer> {
-        let line = format!("lab-writer write {} {SLOTS} 1", cluster::device(0));
+        Writer::start_on(lab, cluster::device(0))
+    }
+
+    /// Starts writing to a device of the client.
+    pub(crate) fn start_on(lab: &Lab, device: String) -> Result<Writer> {
+        let line = format!("lab-writer write {device} {SLOTS} 1");
         let client = Machine::named("client")?;
         let mut child = ssh::command(lab, client, &line)?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let acks = Arc::new(Mutex::new(Acks::default()));
+        let name = device.rsplit('/').next().unwrap_or_default();
+        let mut record = File::create(lab.file(&format!("acknowledged-{name}")))?;
+        let acks = Arc::new(Mutex::new(Acks { device, ..Acks::default() }));
         let stdout = child.stdout.take().context("stdout is piped")?;
-        let mut record = File::create(lab.file("acknowledged"))?;
         let shared = Arc::clone(&acks);
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
@@ -131,7 +139,7 @@ impl Writer {
 /// Reads all blocks back in the client and compares them with what was acknowledged. Returns what is lost: nothing, if
 /// all is well.
 pub(crate) fn verify(lab: &Lab, acks: &Acks) -> Result<Vec<String>> {
-    let line = format!("lab-writer verify {} {SLOTS}", cluster::device(0));
+    let line = format!("lab-writer verify {} {SLOTS}", acks.device);
     let found = ssh::run(lab, Machine::named("client")?, &line)?;
     Ok(lost(acks, &found))
 }
@@ -161,8 +169,8 @@ fn lost(acks: &Acks, found: &str) -> Vec<String> {
 }
 
 /// Overwrites one block of the client's LUN with other bytes.
-pub(crate) fn corrupt(lab: &Lab, slot: u64) -> Result<()> {
-    let device = cluster::device(0);
+pub(crate) fn corrupt(lab: &Lab, acks: &Acks, slot: u64) -> Result<()> {
+    let device = &acks.device;
     let line = format!(
         "yes | dd of={device} bs=4096 seek={slot} count=1 iflag=fullblock oflag=direct,sync conv=notrunc status=none"
     );

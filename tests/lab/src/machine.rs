@@ -3,11 +3,15 @@
 use crate::command::{await_until, run};
 use crate::net::{self, NAMESPACE, NETWORKS};
 use crate::state::Lab;
-use crate::{disks, image, plug, ssh};
+use crate::{disks, guest, image, plug, ssh};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The processor: the fewest features with which Debian's kernels run and ZFS computes checksums quickly.
+pub(crate) const CPU: &str =
+    "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+abm,+bmi1,+bmi2,+adx,+rdrand";
 
 /// A virtual machine.
 pub(crate) struct Machine {
@@ -99,7 +103,7 @@ fn arguments(lab: &Lab, machine: &Machine, image: &Path) -> Vec<String> {
         "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 selinux=0 apparmor=0 audit=0 panic=5 lab.id={id} lab.name={name} {masks}"
     );
     let text = format!(
-        "-accel tcg,thread=multi,tb-size=256 -cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+abm,+bmi1,+bmi2,+adx,+rdrand -smp 1 -m {} -display none -nodefaults -no-user-config \
+        "-accel tcg,thread=multi,tb-size=256 -cpu {CPU} -smp 1 -m {} -display none -nodefaults -no-user-config \
          -daemonize -device virtio-rng-pci -device i6300esb",
         machine.memory
     );
@@ -145,6 +149,7 @@ pub(crate) fn kill(lab: &Lab, machine: &Machine) -> Result<()> {
 /// Stops all machines, and the plugs.
 pub(crate) fn stop_all(lab: &Lab) -> Result<()> {
     plug::stop(lab);
+    guest::stop(lab);
     MACHINES.iter().try_for_each(|machine| kill(lab, machine))
 }
 

@@ -14,6 +14,7 @@ mod checks;
 mod cluster;
 mod command;
 mod disks;
+mod guest;
 mod host;
 mod image;
 mod load;
@@ -29,6 +30,7 @@ mod ssh;
 mod state;
 mod timeline;
 mod timers;
+mod vlans;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};

@@ -14,13 +14,25 @@ pub(crate) const NETWORKS: [&str; 4] = ["mgmt", "stor", "end", "hyp"];
 /// The host's own address on the management network: the plugs are there.
 pub(crate) const HOST: &str = "10.20.20.254";
 
+/// And on the hypervisors': a guest of this host has its disk there.
+const HYPERVISOR: &str = "10.40.40.254";
+
 const IP: Duration = Duration::from_secs(20);
 
 /// Makes the networks, unless they are there; all cables are in.
 pub(crate) fn ensure() -> Result<()> {
     if Path::new("/run/netns").join(NAMESPACE).exists() {
-        return connect_all();
+        connect_all()?;
+    } else {
+        make()?;
     }
+    for (address, network) in [(HOST, "mgmt"), (HYPERVISOR, "hyp")] {
+        ip(&["addr", "replace", &format!("{address}/24"), "dev", &format!("br-{network}")])?;
+    }
+    Ok(())
+}
+
+fn make() -> Result<()> {
     run(IP, "ip", &["netns", "add", NAMESPACE])?;
     ip(&["link", "set", "lo", "up"])?;
     for network in NETWORKS {
@@ -34,12 +46,7 @@ pub(crate) fn ensure() -> Result<()> {
             ip(&["link", "set", &tap, "up"])?;
         }
     }
-    ip(&["addr", "add", &format!("{HOST}/24"), "dev", "br-mgmt"])
-}
-
-/// The tap of a machine on a network.
-pub(crate) fn tap(network: &str, id: u8) -> String {
-    format!("{network}{id}")
+    Ok(())
 }
 
 /// A scenario that failed may have left a cable out.
@@ -52,6 +59,11 @@ fn connect_all() -> Result<()> {
 /// Cuts a machine off a network, as a pulled cable does, or puts the cable back.
 pub(crate) fn connect(network: &str, id: u8, is_connected: bool) -> Result<()> {
     ip(&["link", "set", &tap(network, id), if is_connected { "up" } else { "down" }])
+}
+
+/// The tap of a machine on a network.
+pub(crate) fn tap(network: &str, id: u8) -> String {
+    format!("{network}{id}")
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

@@ -11,7 +11,7 @@ use std::fs;
 use std::time::SystemTime;
 
 /// Blocks that are acknowledged at least before, during and after each event.
-const BLOCKS: u64 = 500;
+pub(crate) const BLOCKS: u64 = 500;
 
 /// The configured cluster, running: from its snapshot, or made from nothing and then saved. Returns the active node.
 pub(crate) fn fresh_cluster(lab: &Lab) -> Result<&'static Machine> {
@@ -293,7 +293,7 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
-fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
+pub(crate) fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
     await_until("all legs are ONLINE", timers::HEAL, || {
         let status = ssh::run(lab, node, "zpool status -p san-pool");
         let status = status.map_err(|error| format!("{error:#}"))?;
@@ -302,7 +302,7 @@ fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
 }
 
 /// The mark on the node that missed writes goes when it has them.
-fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
+pub(crate) fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
     let ask = format!(
         "crm_attribute --node {} --name hasan-dirty-san-pool --lifetime forever --query --quiet 2>/dev/null || echo none",
         node.name
@@ -324,13 +324,13 @@ fn is_healthy(status: &str) -> bool {
 }
 
 /// The verdict on a scenario's load; and the proof that the verifier can be red.
-fn judge(lab: &Lab, acks: &Acks) -> Result<()> {
+pub(crate) fn judge(lab: &Lab, acks: &Acks) -> Result<()> {
     let lost = load::verify(lab, acks)?;
     println!("{}", load::summary(acks, &lost));
     if !lost.is_empty() || !acks.errors.is_empty() {
         bail!("lost: {lost:?}; errors: {:?}", acks.errors);
     }
-    load::corrupt(lab, 7)?;
+    load::corrupt(lab, acks, 7)?;
     let found = load::verify(lab, acks)?;
     let want = "slot 7: ";
     ensure!(
