@@ -27,7 +27,8 @@ CLUSTER_EXISTS=no                             # yes: the nodes are a cluster alr
 POOL=san-pool
 POOL_WAS_ON=$NODE_A                           # where the pool was created and exported: its data is the newest
 TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on both nodes
-# One line for each client VLAN: name, portal group tag, dataset, VIP, prefix length, interface, initiators.
+# One line for each client VLAN: name, portal group tag, dataset, VIP, prefix length, interface, initiators, further
+# parameters of sync-iscsi-luns (such as chap_file=/etc/hasan/chap-NAME.json, names=proxmox).
 # Initiators: iSCSI names separated by commas, or "any" for generate_node_acls (Proxmox ZFS over iSCSI).
 VLANS=("hypervisor 1 $POOL/iscsi/hypervisor 10.40.40.10 24 hyp any")
 
@@ -89,14 +90,14 @@ make_resources() {
         op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \
         op monitor interval=61s timeout="$STOP_TIMEOUT" OCF_CHECK_LEVEL=10
 
-    local name tag dataset vip prefix interface initiators access
+    local name tag dataset vip prefix interface initiators more access
     for vlan in "${VLANS[@]}"; do
-        read -r name tag dataset vip prefix interface initiators <<<"$vlan"
+        read -r name tag dataset vip prefix interface initiators more <<<"$vlan"
         access="initiators=$initiators"
         [ "$initiators" != any ] || access=generate_node_acls=true
         # LUNs behind a closed door, the address, the door: no initiator ever sees a LUN missing.
         P resource create "luns-$name" ocf:hasan:sync-iscsi-luns iqn="$TARGET" tpg="$tag" dataset="$dataset" \
-            "$access" op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \
+            "$access" $more op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \
             op monitor interval=60s timeout="$STOP_TIMEOUT" OCF_CHECK_LEVEL=10
         P resource create "vip-$name" ocf:heartbeat:IPaddr2 ip="$vip" cidr_netmask="$prefix" nic="$interface" \
             $op_small $op_monitor
