@@ -77,10 +77,13 @@ enum Verb {
     Demo,
     /// Measure what is worth a comparison.
     Bench,
-    /// Run all checks and scenarios.
+    /// Run the checks and scenarios.
     Test {
-        /// Only those whose name contains this
-        only: Option<String>,
+        /// Only those whose name contains one of these
+        only: Vec<String>,
+        /// Those that take long, too
+        #[arg(long)]
+        all: bool,
     },
 }
 
@@ -107,6 +110,6 @@ fn main() -> Result<()> {
         Verb::Plugd => plug::serve(&lab),
         Verb::Bench => bench::all(&lab),
         Verb::Demo => checks::demo(&lab),
-        Verb::Test { only } => checks::test(&lab, only.as_deref()),
+        Verb::Test { only, all } => checks::test(&lab, &only, all),
     }
 }
