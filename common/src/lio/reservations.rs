@@ -25,8 +25,10 @@ pub fn read(machine: &Machine, serial: &str) -> Result<String, Fault> {
 /// Makes the kernel's file say the same as the line: one that was left from an earlier time on this node is old.
 pub(super) fn put_file(machine: &Machine, serial: &str, line: &str) -> Result<(), Fault> {
     let Some(path) = file(machine, serial)? else { return Ok(()) };
-    // Without the folder the kernel refuses every change of a reservation.
-    machine.make_dir(path.parent().unwrap_or(Path::new("/")))?;
+    // Without the folder the kernel refuses every change of a reservation; it makes neither that nor the one above.
+    for folder in path.ancestors().skip(1).take(2).collect::<Vec<_>>().into_iter().rev() {
+        machine.make_dir(folder)?;
+    }
     if line.is_empty() {
         machine.remove_file(&path)
     } else {
