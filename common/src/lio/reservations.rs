@@ -98,4 +98,18 @@ mod tests {
             assert!(to_line(wrong).is_err(), "{wrong}");
         }
     }
+
+    #[test]
+    fn the_kernels_file_is_made_and_removed() {
+        let root = std::env::temp_dir().join(format!("hasan-reservations-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        machine.replace_file(Path::new(ROOT), "/target").unwrap();
+        let there = || read(&machine, "s").unwrap();
+        for line in ["a=1,b=2;c=3", "", "d=4"] {
+            put_file(&machine, "s", line).unwrap();
+            assert_eq!(there(), line);
+        }
+        assert!(machine.exists(Path::new("/target/pr/aptpl_s")));
+        std::fs::remove_dir_all(root).unwrap();
+    }
 }

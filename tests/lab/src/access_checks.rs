@@ -132,7 +132,32 @@ pub(crate) fn chap(lab: &Lab) -> Result<()> {
     vault.down()?;
 
     listed(&vault)?;
-    nowhere(&vault)
+    nowhere(&vault)?;
+    filter(&vault)
+}
+
+/// An address is answered at every interface, until the example's packet filter is loaded.
+fn filter(vault: &Vault<'_>) -> Result<()> {
+    let reaches = |network: &str| -> Result<bool> {
+        let script = format!(
+            "python3 -c 'import socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b\"{network}\")
+s.settimeout(10)
+s.connect((\"10.40.40.10\", 3260))' 2>/dev/null && echo reached || echo not"
+        );
+        Ok(ssh::run(vault.lab, vault.client, &script)?.trim() == "reached")
+    };
+    ensure!(
+        reaches("hyp")? && reaches("end")?,
+        "without a filter the portal is reached from everywhere"
+    );
+    vault.here.run("nft -f /usr/share/doc/hasan/hasan.nft")?;
+    ensure!(
+        reaches("hyp")? && !reaches("end")?,
+        "with the filter the portal is reached from its network alone"
+    );
+    Ok(())
 }
 
 /// A list of initiators, with a password for one, and for nobody else.
