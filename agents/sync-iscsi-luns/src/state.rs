@@ -57,16 +57,25 @@ pub(crate) fn state(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome
     let pool = dataset.split('/').next().unwrap_or_default();
     let is_imported = zfs::pool_state(machine, pool)?.is_some();
     let zvols = zfs::zvol_device(dataset);
-    let mut ours = lio::backstores(machine)?;
-    ours.retain(|each| each.device.starts_with(&zvols));
-    decide_state(lio::tpg(machine, name)?.as_ref(), &ours, is_imported)
+    let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
+    decide_state(
+        lio::tpg(machine, name)?.as_ref(),
+        &lio::backstores(machine)?,
+        is_ours,
+        is_imported,
+    )
 }
 
 /// A shell without LUNs is not running where the pool is not; anything that is left over from a
 /// zvol counts as running badly, so that it is stopped and not forgotten.
-fn decide_state(tpg: Option<&Tpg>, ours: &[Backstore], is_imported: bool) -> Outcome {
+fn decide_state(
+    tpg: Option<&Tpg>,
+    backstores: &[Backstore],
+    is_ours: impl Fn(&Backstore) -> bool,
+    is_imported: bool,
+) -> Outcome {
     let Some(tpg) = tpg.filter(|tpg| is_imported || !tpg.luns.is_empty()) else {
-        return match ours.first() {
+        return match backstores.iter().find(|each| is_ours(each)) {
             None => Ok(Rc::NotRunning),
             Some(left) => {
                 let name = &left.at.name;
@@ -78,9 +87,11 @@ fn decide_state(tpg: Option<&Tpg>, ours: &[Backstore], is_imported: bool) -> Out
         return Err(Fault::generic("there are LUNs of a pool that is not imported here"));
     }
     for (number, at) in &tpg.luns {
-        let backstore = ours.iter().find(|each| Some(&each.at) == at.as_ref());
-        if !backstore.is_some_and(|each| each.enabled) {
-            return Err(Fault::generic(format!("LUN {number} leads to no open zvol")));
+        let backstore = backstores.iter().find(|each| Some(&each.at) == at.as_ref());
+        // What somebody has put there over another kind of backstore is not ours to judge.
+        let is_foreign = at.as_ref().is_some_and(|at| !at.hba.starts_with("iblock_"));
+        if !is_foreign && !backstore.is_some_and(|each| each.enabled) {
+            return Err(Fault::generic(format!("LUN {number} leads to no open device")));
         }
     }
     // A backstore without its LUN may be somebody's half-done work: a sync sees to it.
@@ -107,7 +118,14 @@ mod tests {
         let empty = Tpg::default();
         let full = Tpg { luns: BTreeMap::from([(0, Some(at()))]), ..Tpg::default() };
         let broken = Tpg { luns: BTreeMap::from([(0, None)]), ..Tpg::default() };
-        for (tpg, ours, is_imported, want) in [
+        let file = BackstoreName { hba: "fileio_0".to_string(), name: "x".to_string() };
+        let foreign = Tpg { luns: BTreeMap::from([(0, Some(file))]), ..Tpg::default() };
+        let theirs = || Backstore { device: "/dev/sdz".into(), ..store(true) };
+        let is_ours = |each: &Backstore| each.device.starts_with("/dev/zvol/p/v");
+        for (tpg, backstores, is_imported, want) in [
+            (None, vec![theirs()], true, Rc::NotRunning),
+            (Some(&foreign), vec![], true, Rc::Success),
+            (Some(&full), vec![theirs()], true, Rc::Success),
             (None, vec![], true, Rc::NotRunning),
             (None, vec![], false, Rc::NotRunning),
             (None, vec![store(true)], true, Rc::Generic),
@@ -120,8 +138,9 @@ mod tests {
             (Some(&full), vec![store(true)], false, Rc::Generic),
             (Some(&broken), vec![], true, Rc::Generic),
         ] {
-            let rc = decide_state(tpg, &ours, is_imported).unwrap_or_else(|fault| fault.rc);
-            assert_eq!(rc, want, "{tpg:?} {ours:?} {is_imported}");
+            let state = decide_state(tpg, &backstores, is_ours, is_imported);
+            let rc = state.unwrap_or_else(|fault| fault.rc);
+            assert_eq!(rc, want, "{tpg:?} {backstores:?} {is_imported}");
         }
     }
 }
