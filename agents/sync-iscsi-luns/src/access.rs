@@ -82,13 +82,6 @@ pub(crate) fn read(machine: &Machine, source: &Source, tpg: u64) -> Result<Acces
         let found = given.or_else(|| secrets.as_ref()?.of(initiator).cloned());
         access.credentials.extend(found.map(|some| (Who::Initiator(initiator.clone()), some)));
     }
-    let bare = access
-        .initiators
-        .iter()
-        .find(|name| !access.credentials.contains_key(&Who::Initiator(name.to_string())));
-    if let (true, Some(bare)) = (access.is_authenticated(), bare) {
-        access.troubles.push(format!("{bare} has no credentials beside others that have some"));
-    }
     Ok(access)
 }
 
@@ -196,7 +189,7 @@ mod tests {
         assert_eq!((access.initiators.len(), access.is_authenticated()), (2, false));
         machine.replace_file(acls, &format!("{TWO} user password")).unwrap();
         let access = read(false).unwrap();
-        assert!(access.is_authenticated() && access.troubles[0].starts_with(ONE));
+        assert!(access.is_authenticated() && access.credentials.len() == 1);
         assert_eq!(read(true).unwrap(), Access { everyone: true, ..Access::default() });
         let tpg = Tpg { credentials: access.credentials.clone(), ..Tpg::default() };
         let gone = Source { acl_file: Some("/gone".into()), ..source(false) };

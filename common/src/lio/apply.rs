@@ -108,6 +108,11 @@ fn set_credentials(
     ] {
         machine.write_secret(&folder.join("auth").join(name), value.unwrap_or(UNSET))?;
     }
+    // An initiator without a password beside others with one; older kernels cannot tell them apart.
+    let asks = folder.join("attrib/authentication");
+    if matches!(who, Who::Initiator(_)) && machine.exists(&asks) {
+        machine.write_attribute(&asks, if credentials.is_some() { "1" } else { "0" })?;
+    }
     Ok(())
 }
 

@@ -52,6 +52,9 @@ pub struct Tpg {
     pub acls: BTreeMap<String, BTreeMap<u64, Option<u64>>>,
     /// The credentials of each initiator that has some.
     pub credentials: BTreeMap<Who, Credentials>,
+    /// Whether each initiator is asked for a password; `None` where it goes by the group. Older kernels know the group's
+    /// attribute only, and have no entry here.
+    pub asks: BTreeMap<String, Option<bool>>,
 }
 
 /// Whose credentials.

@@ -36,16 +36,22 @@ pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
         attributes.insert(attribute, value);
     }
     let luns = luns(machine, &folder.join("lun"))?;
-    let mut acls = BTreeMap::new();
-    let mut found = BTreeMap::new();
+    let (mut acls, mut asks, mut found) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     found.extend(credentials(machine, &folder)?.map(|some| (Who::Everyone, some)));
     for initiator in machine.list(&folder.join("acls"))?.unwrap_or_default() {
         let acl = folder.join("acls").join(&initiator);
         let own = credentials(machine, &acl)?;
         found.extend(own.map(|some| (Who::Initiator(initiator.clone()), some)));
+        let asked =
+            machine.read(&acl.join("attrib/authentication"))?.map(|text| match text.as_str() {
+                "0" => Some(false),
+                "1" => Some(true),
+                _ => None,
+            });
+        asks.extend(asked.map(|asked| (initiator.clone(), asked)));
         acls.insert(initiator, mapped_luns(machine, &acl)?);
     }
-    Ok(Some(Tpg { enabled, portals, attributes, luns, acls, credentials: found }))
+    Ok(Some(Tpg { enabled, portals, attributes, luns, acls, credentials: found, asks }))
 }
 
 /// The credentials of a group or of an initiator; half of them are as good as none, but not the same, so that a plan

@@ -51,10 +51,14 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
     steps.extend(links);
     for initiator in &want.initiators {
         let mapped = tpg.acls.get(initiator);
+        let who = Who::Initiator(initiator.clone());
         if mapped.is_none() {
             steps.push(Step::MakeAcl(name.clone(), initiator.clone()));
+            let credentials = want.credentials.get(&who).cloned();
+            steps.push(Step::SetCredentials(name.clone(), who, credentials));
+        } else {
+            steps.extend(set_credentials(want, tpg, &who));
         }
-        steps.extend(set_credentials(want, tpg, &Who::Initiator(initiator.clone())));
         for number in want.luns.keys() {
             let is_mapped = mapped.and_then(|mapped| mapped.get(number)) == Some(&Some(*number));
             if !is_mapped || wrong.contains(number) {
@@ -68,7 +72,13 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
 fn set_credentials(want: &Shell, tpg: &Tpg, who: &Who) -> Option<Step> {
     let (wanted, there) = (want.credentials.get(who), tpg.credentials.get(who));
     let step = || Step::SetCredentials(want.tpg.clone(), who.clone(), wanted.cloned());
-    (wanted != there).then(step)
+    let asks_wrongly = match who {
+        Who::Everyone => false,
+        Who::Initiator(name) => {
+            tpg.asks.get(name).is_some_and(|asks| *asks != Some(wanted.is_some()))
+        }
+    };
+    (wanted != there || asks_wrongly).then(step)
 }
 
 /// Folders for new backstores that no backstore is in. One that was left empty is as good as new.

@@ -26,6 +26,7 @@ impl Kernel {
     fn set(&mut self, who: &Who, credentials: Option<&Credentials>) {
         if let Who::Initiator(name) = who {
             assert!(self.tpg().acls.contains_key(name), "no such ACL");
+            self.tpg().asks.insert(name.clone(), Some(credentials.is_some()));
         }
         self.tpg().credentials.remove(who);
         self.tpg().credentials.extend(credentials.map(|some| (who.clone(), some.clone())));
@@ -71,6 +72,7 @@ impl Kernel {
             Step::RemoveAcl(_, initiator) => {
                 assert_eq!(self.tpg().acls.remove(initiator), Some(BTreeMap::new()), "ENOTEMPTY");
                 self.tpg().credentials.remove(&Who::Initiator(initiator.clone()));
+                self.tpg().asks.remove(initiator);
             }
             Step::RemoveLun(_, number) => {
                 let mapped = self.tpg().acls.values().any(|acl| acl.contains_key(number));
@@ -186,7 +188,13 @@ fn tpg(luns: BTreeMap<u64, Option<BackstoreName>>, acl: u8, door: u8) -> Tpg {
         3 => BTreeMap::from([(friend(), credentials("new"))]),
         _ => BTreeMap::new(),
     };
-    Tpg { enabled: door == 2, portals, attributes: BTreeMap::new(), luns, acls, credentials }
+    // A kernel that asks each initiator by a rule of its own, and one that does not know such rules.
+    let asks = match acl {
+        1 => BTreeMap::from([(FRIEND.to_string(), None)]),
+        3 => BTreeMap::from([(FRIEND.to_string(), Some(false))]),
+        _ => BTreeMap::new(),
+    };
+    Tpg { enabled: door == 2, portals, attributes: BTreeMap::new(), luns, acls, credentials, asks }
 }
 
 #[test]
@@ -203,6 +211,7 @@ fn every_state_goes_up_and_down() {
         assert!(left.is_empty(), "{start:?} leaves {left:?}");
         assert_eq!(kernel.tpg().acls.keys().collect::<Vec<_>>(), [FRIEND]);
         assert_eq!(kernel.tpg().credentials, want.credentials, "{start:?}");
+        assert_ne!(kernel.tpg().asks.get(FRIEND), Some(&Some(false)), "{start:?}");
         for (number, lun) in &want.luns {
             let at = kernel.tpg().luns[number].clone().expect("it leads somewhere");
             let backstore = kernel.backstores.iter().find(|each| each.at == at);

@@ -10,6 +10,8 @@ const IQN: &str = "iqn.2025-01.lab.home:vault";
 const PORTAL: &str = "10.40.40.10:3261";
 const FRIEND: &str = "iqn.2025-01.lab.home:initiator-friend";
 const STRANGER: &str = "iqn.2025-01.lab.home:initiator-stranger";
+/// On the list, without a password.
+const BARE: &str = "iqn.2025-01.lab.home:initiator-bare";
 const SECRETS: &str = "/root/chap.json";
 const ACLS: &str = "/root/acls.conf";
 /// Passwords that are searched for afterwards, wherever they must not be.
@@ -162,7 +164,7 @@ s.connect((\"10.40.40.10\", 3260))' 2>/dev/null && echo reached || echo not"
 
 /// A list of initiators, with a password for one, and for nobody else.
 fn listed(vault: &Vault<'_>) -> Result<()> {
-    let acls = format!("# initiators\n{FRIEND} lab {OLD}\nnonsense {NEW} x\n");
+    let acls = format!("# initiators\n{FRIEND} lab {OLD}\nnonsense {NEW} x\n{BARE}\n");
     vault.here.run(&format!("printf '{acls}' > {ACLS} && chmod 600 {ACLS}"))?;
     let listed = format!("OCF_RESKEY_acl_file={ACLS}");
     vault.up(&listed)?;
@@ -174,6 +176,7 @@ fn listed(vault: &Vault<'_>) -> Result<()> {
         (FRIEND, Some("wrong-password"), REFUSED),
         (FRIEND, Some(OLD), 0),
         (STRANGER, Some(OLD), REFUSED),
+        (BARE, None, 0),
     ] {
         ensure!(vault.login(initiator, password)? == want, "{initiator} with {password:?}");
     }
