@@ -46,18 +46,10 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     Ok(Rc::Success)
 }
 
-/// Brings the LUNs in line with the zvols while they are served. What does not work is reported, and stops nothing.
+/// Brings the LUNs in line with the zvols while they are served. What does not work is reported and stops nothing, not even
+/// where nothing works: the LUNs that are there go on.
 pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
-    let _lock = lio::lock(machine)?;
-    lio::mend(machine)?;
-    let actual = observe(machine, config)?;
-    let Some(tpg) = &actual.tpg else { return Ok(Rc::NotRunning) };
-    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
-    let (identities, left) = reconcile(machine, config, &access, &actual, Some(patience(config)))?;
-    tell(&identities, &access);
-    let mut troubles = access.troubles;
-    troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
-    troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
+    let troubles = reconcile_served(machine, config).unwrap_or_else(|fault| vec![fault.reason]);
     match troubles.len() {
         0 => Ok(Rc::Success),
         count => {
@@ -65,6 +57,23 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
             Err(Fault::new(Rc::Degraded, format!("{count} not as wanted: {first}")))
         }
     }
+}
+
+/// Returns what is not as wanted.
+fn reconcile_served(machine: &Machine, config: &Config) -> Result<Vec<String>, Fault> {
+    let _lock = lio::lock(machine)?;
+    lio::mend(machine)?;
+    let actual = observe(machine, config)?;
+    let Some(tpg) = &actual.tpg else {
+        return Err(Fault::generic(format!("{} is not there", config.tpg)));
+    };
+    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
+    let (identities, left) = reconcile(machine, config, &access, &actual, Some(patience(config)))?;
+    tell(&identities, &access);
+    let mut troubles = access.troubles;
+    troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
+    troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
+    Ok(troubles)
 }
 
 /// What a sync would do now, and why. Others may be at work, so that it can be old as soon as it is read.

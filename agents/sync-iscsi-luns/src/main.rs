@@ -226,7 +226,7 @@ fn known(values: &Values) -> Option<(TpgName, &str)> {
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     match action {
         Action::Start => luns::start(machine, &Config::new(values)?),
-        Action::ReloadAgent => luns::sync(machine, &Config::new(values)?),
+        Action::ReloadAgent => reload(machine, &Config::new(values)?),
         Action::ValidateAll => Config::new(values).map(|_| Rc::Success),
         // Without its parameters, and without a record of a start, it has made nothing here.
         Action::Stop | Action::Monitor => match known(values) {
@@ -241,6 +241,14 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
                 Ok(rc)
             }
         },
+    }
+}
+
+/// A zvol that cannot be served is no reason to restart the others: the next monitor names it.
+fn reload(machine: &Machine, config: &Config) -> Outcome {
+    match luns::sync(machine, config) {
+        Err(fault) if fault.rc == Rc::Degraded => Ok(Rc::Success),
+        outcome => outcome,
     }
 }
 

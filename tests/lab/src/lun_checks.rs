@@ -86,7 +86,7 @@ pub(crate) fn syncs(lab: &Lab) -> Result<()> {
     let said =
         here.act(CLIENT_SIDE[1].0, &format!("{environment} OCF_CHECK_LEVEL=10"), "monitor")?;
     ensure!(
-        said.code != 0 && served(&here)?.lines().count() == 3,
+        said.code == 190 && served(&here)?.lines().count() == 3,
         "a missing dataset: {}",
         said.text
     );
