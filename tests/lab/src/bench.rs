@@ -7,14 +7,17 @@ use crate::pool_checks::{AGENTS, POOL, by_hand, exports};
 use crate::state::Lab;
 use anyhow::Result;
 
-/// Runs all of them.
-pub(crate) fn all(lab: &Lab) -> Result<()> {
-    monitor(lab)?;
-    for count in [15, 300, 1000] {
-        lun_checks::measure(lab, count)?;
+/// Runs all of them, or those of these names.
+pub(crate) fn run(lab: &Lab, only: &[String]) -> Result<()> {
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|each| each == name);
+    if is_asked("monitor") {
+        monitor(lab)?;
     }
-    for interval in [1000, 500, 250] {
-        import(lab, interval)?;
+    for interval in [1000, 500, 250].iter().filter(|_| is_asked("import")) {
+        import(lab, *interval)?;
+    }
+    for count in [15, 300, 1000].iter().filter(|_| is_asked("luns")) {
+        lun_checks::measure(lab, *count)?;
     }
     machine::stop_all(lab)
 }
@@ -56,12 +59,6 @@ fn import(lab: &Lab, interval: u32) -> Result<()> {
     println!(
         "zfs_multihost_interval {interval}: a start that takes over takes {:.1} s",
         said.took.as_secs_f64()
-    );
-    println!(
-        "{}",
-        here.run(
-            "journalctl --boot --no-pager --output short-precise --identifier zfs-pool | tail -n 30"
-        )?
     );
     Ok(())
 }

@@ -76,7 +76,10 @@ enum Verb {
     /// Show a planned failover and back while a client writes.
     Demo,
     /// Measure what is worth a comparison.
-    Bench,
+    Bench {
+        /// monitor, import, luns
+        only: Vec<String>,
+    },
     /// Run the checks and scenarios.
     Test {
         /// Only those whose name contains one of these
@@ -91,7 +94,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let lab = Lab::open(&arguments.release)?;
     let _lock = match arguments.verb {
-        Verb::Image | Verb::Up | Verb::Bench | Verb::Demo | Verb::Test { .. } => Some(lab.lock()?),
+        Verb::Image | Verb::Up | Verb::Bench { .. } | Verb::Demo | Verb::Test { .. } => {
+            Some(lab.lock()?)
+        }
         Verb::Down | Verb::Ssh { .. } | Verb::Power { .. } | Verb::Plugd => None,
     };
     match arguments.verb {
@@ -108,7 +113,7 @@ fn main() -> Result<()> {
             _ => bail!("power {to:?} is neither on nor off"),
         },
         Verb::Plugd => plug::serve(&lab),
-        Verb::Bench => bench::all(&lab),
+        Verb::Bench { only } => bench::run(&lab, &only),
         Verb::Demo => checks::demo(&lab),
         Verb::Test { only, all } => checks::test(&lab, &only, all),
     }
