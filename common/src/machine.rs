@@ -326,6 +326,11 @@ impl Machine {
     /// Says what is about to be done: to the log, and to the process that watches the time.
     pub fn step(&self, text: &str) {
         tracing::debug!("{text}");
+        self.tell(text);
+    }
+
+    /// Says it to the process that watches the time alone: for one of many steps, which would fill the log.
+    pub fn tell(&self, text: &str) {
         if self.tells_steps {
             // Nobody is there to hear it when the watching process is gone.
             let _ = writeln!(io::stdout(), "{text}");

@@ -3,7 +3,7 @@
 use crate::Config;
 use crate::access::{self, Access};
 use crate::identity::{Identities, Identity, NEXT, Note, Patience};
-use crate::observe::{Actual, blocks, kept_path, live, observe};
+use crate::observe::{Actual, blocks, kept_path, live, observe, observe_again};
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
 use hasan::lio::{self, Step};
@@ -33,7 +33,7 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     let access = access::read(machine, &config.access, config.tpg.tag)?;
     let mut actual = observe(machine, config)?;
     await_nodes(machine, config, &mut actual)?;
-    let (identities, left) = reconcile(machine, config, &access, &actual, None)?;
+    let (identities, left) = reconcile(machine, config, &access, actual, None)?;
     tell(&identities, &access);
     if let Some(step) = left.first() {
         return Err(Fault::generic(format!("the LUNs are not complete: left to do: {step}")));
@@ -68,7 +68,7 @@ fn reconcile_served(machine: &Machine, config: &Config) -> Result<Vec<String>, F
         return Err(Fault::generic(format!("{} is not there", config.tpg)));
     };
     let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
-    let (identities, left) = reconcile(machine, config, &access, &actual, Some(patience(config)))?;
+    let (identities, left) = reconcile(machine, config, &access, actual, Some(patience(config)))?;
     tell(&identities, &access);
     let mut troubles = access.troubles;
     troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
@@ -133,27 +133,31 @@ fn reconcile(
     machine: &Machine,
     config: &Config,
     access: &Access,
-    actual: &Actual,
+    mut actual: Actual,
     patience: Option<Patience>,
 ) -> Result<(Identities, Vec<Step>), Fault> {
-    let mut identities = identities(config, actual, patience);
-    skip_without_device(actual, &mut identities);
+    let mut identities = identities(config, &actual, patience);
+    skip_without_device(&actual, &mut identities);
     write_down(machine, config, &identities)?;
     let kept = kept(&identities);
     machine.replace_file(&kept_path(&config.tpg), &serde_json::json!(kept).to_string())?;
-    let mut steps = plan(config, access, actual, &identities);
-    while let Err(failure) = lio::apply_all(machine, &steps) {
+    let mut steps = plan(config, access, &actual, &identities);
+    while !steps.is_empty() {
+        let result = lio::apply_all(machine, &steps);
+        actual = observe_again(machine, config, actual)?;
+        steps = plan(config, access, &actual, &identities);
+        let Err(failure) = result else { break };
         let Step::MakeBackstore(_, lun) = &failure.step else { return Err(failure.into()) };
         let is_it = |each: &&Identity| zfs::zvol_device(&each.zvol) == lun.device;
         let Some(bad) = identities.luns.iter().find(is_it).cloned() else {
             return Err(failure.into());
         };
         identities.skip(&bad.zvol, failure.fault.reason);
-        steps = plan_anew(machine, config, access, actual, &identities)?;
+        steps = plan(config, access, &actual, &identities);
     }
-    let left = plan_anew(machine, config, access, actual, &identities)?;
-    saved::show(machine, &config.tpg, &zfs::zvol_device(&config.dataset));
-    Ok((identities, left))
+    let zvols = zfs::zvol_device(&config.dataset);
+    saved::show(machine, &config.tpg, &zvols, actual.tpg.as_ref(), &actual.backstores);
+    Ok((identities, steps))
 }
 
 /// The persistent reservations that the zvols now hold, by serial.
@@ -187,22 +191,4 @@ fn write_down(machine: &Machine, config: &Config, identities: &Identities) -> Re
         }
         Ok(())
     })
-}
-
-fn plan_anew(
-    machine: &Machine,
-    config: &Config,
-    access: &Access,
-    actual: &Actual,
-    identities: &Identities,
-) -> Result<Vec<Step>, Fault> {
-    let now = Actual {
-        tpg: lio::tpg(machine, &config.tpg)?,
-        backstores: lio::backstores(machine)?,
-        datasets: actual.datasets.clone(),
-        pool_guid: actual.pool_guid,
-        blocks: actual.blocks.clone(),
-        reservations: actual.reservations.clone(),
-    };
-    Ok(plan(config, access, &now, identities))
 }

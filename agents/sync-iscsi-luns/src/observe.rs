@@ -1,7 +1,7 @@
 //! What there is: zvols by one `zfs get`, LUNs by configfs.
 
 use crate::Config;
-use crate::identity::{Live, PROPERTIES};
+use crate::identity::{Live, PROPERTIES, SERIAL};
 use hasan::lio::{self, Backstore, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
@@ -14,6 +14,7 @@ pub(crate) struct Actual {
     pub(crate) tpg: Option<Tpg>,
     pub(crate) backstores: Vec<Backstore>,
     pub(crate) datasets: Vec<Dataset>,
+    /// 0 where nobody needs it.
     pub(crate) pool_guid: u64,
     /// The kernel's name of each zvol's device, where it is there.
     pub(crate) blocks: BTreeMap<String, String>,
@@ -31,11 +32,6 @@ pub(crate) fn observe(machine: &Machine, config: &Config) -> Result<Actual, Faul
     if !datasets.iter().any(|each| each.name == dataset) {
         return Err(Fault::generic(format!("\"zfs get\" does not show {dataset}")));
     }
-    let guid = machine.run("zpool", &["get", "-Hp", "-o", "value", "guid", config.pool()])?;
-    let guid = guid.trim();
-    let pool_guid = guid.parse().map_err(|_| {
-        Fault::generic(format!("the pool {:?} has the strange guid {guid:?}", config.pool()))
-    })?;
     let tpg = lio::tpg(machine, &config.tpg)?;
     let backstores = lio::backstores(machine)?;
     Ok(Actual {
@@ -43,9 +39,39 @@ pub(crate) fn observe(machine: &Machine, config: &Config) -> Result<Actual, Faul
         tpg,
         backstores,
         blocks: blocks(machine, &datasets)?,
+        pool_guid: pool_guid(machine, config, &datasets)?,
         datasets,
-        pool_guid,
     })
+}
+
+/// The same zvols, and the LUNs as they are now.
+pub(crate) fn observe_again(
+    machine: &Machine,
+    config: &Config,
+    before: Actual,
+) -> Result<Actual, Fault> {
+    Ok(Actual {
+        tpg: lio::tpg(machine, &config.tpg)?,
+        backstores: lio::backstores(machine)?,
+        ..before
+    })
+}
+
+/// Serials of new zvols are made of it.
+fn pool_guid(machine: &Machine, config: &Config, datasets: &[Dataset]) -> Result<u64, Fault> {
+    let is_new = |each: &Dataset| is_zvol(each) && !each.own.contains_key(SERIAL);
+    if !datasets.iter().any(is_new) {
+        return Ok(0);
+    }
+    let guid = machine.run("zpool", &["get", "-Hp", "-o", "value", "guid", config.pool()])?;
+    let guid = guid.trim();
+    guid.parse().map_err(|_| {
+        Fault::generic(format!("the pool {:?} has the strange guid {guid:?}", config.pool()))
+    })
+}
+
+fn is_zvol(dataset: &Dataset) -> bool {
+    dataset.values.get("type").is_some_and(|kind| kind == "volume")
 }
 
 /// The persistent reservations of the group's LUNs, by serial.
@@ -55,8 +81,13 @@ pub(crate) fn reservations(
     backstores: &[Backstore],
 ) -> Result<BTreeMap<String, String>, Fault> {
     let mut found = BTreeMap::new();
+    let with_file = lio::reservations::serials(machine)?;
+    let by_name = lio::by_name(backstores);
     for at in tpg.into_iter().flat_map(|tpg| tpg.luns.values()).flatten() {
-        let Some(backstore) = backstores.iter().find(|each| each.at == *at) else { continue };
+        let Some(backstore) = by_name.get(at) else { continue };
+        if !with_file.contains(&backstore.serial) {
+            continue;
+        }
         let line = lio::reservations::read(machine, &backstore.serial)?;
         if !line.is_empty() {
             found.insert(backstore.serial.clone(), line);
@@ -73,11 +104,13 @@ pub(crate) fn kept_path(name: &TpgName) -> PathBuf {
 
 /// Whether an initiator has changed a persistent reservation since the last sync.
 pub(crate) fn have_reservations_changed(machine: &Machine, name: &TpgName) -> Result<bool, Fault> {
-    let tpg = lio::tpg(machine, name)?;
-    let now = reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)?;
     let text = machine.read(&kept_path(name))?.unwrap_or_default();
     let kept: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
-    Ok(now != kept)
+    if kept.is_empty() && lio::reservations::serials(machine)?.is_empty() {
+        return Ok(false);
+    }
+    let tpg = lio::tpg(machine, name)?;
+    Ok(reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)? != kept)
 }
 
 pub(crate) fn blocks(
@@ -85,11 +118,10 @@ pub(crate) fn blocks(
     datasets: &[Dataset],
 ) -> Result<BTreeMap<String, String>, Fault> {
     let mut blocks = BTreeMap::new();
-    for zvol in
-        datasets.iter().filter(|each| each.values.get("type").is_some_and(|t| t == "volume"))
-    {
-        let block = machine.block(&zfs::zvol_device(&zvol.name))?;
-        blocks.extend(block.map(|block| (zvol.name.clone(), block)));
+    for zvol in datasets.iter().filter(|each| is_zvol(each)) {
+        let link = machine.link(&zfs::zvol_device(&zvol.name))?;
+        let block = link.as_deref().and_then(Path::file_name);
+        blocks.extend(block.map(|name| (zvol.name.clone(), name.to_string_lossy().into_owned())));
     }
     Ok(blocks)
 }
@@ -114,8 +146,9 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
     let zvols: BTreeMap<&str, &str> =
         actual.blocks.iter().map(|(zvol, block)| (block.as_str(), zvol.as_str())).collect();
     let mut live = BTreeMap::new();
+    let by_name = lio::by_name(&actual.backstores);
     for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
-        let backstore = actual.backstores.iter().find(|each| Some(&each.at) == at.as_ref());
+        let backstore = at.as_ref().and_then(|at| by_name.get(at));
         let Some(backstore) = backstore.filter(|each| each.enabled) else { continue };
         let Some(zvol) = backstore.block.as_deref().and_then(|block| zvols.get(block)) else {
             continue;
@@ -131,13 +164,7 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
     live
 }
 
-/// Whether a LUN is over a zvol of ours that is there no more.
-pub(crate) fn is_leftover(
-    config: &Config,
-    actual: &Actual,
-    at: Option<&lio::BackstoreName>,
-) -> bool {
-    let below = zfs::zvol_device(&config.dataset);
-    let backstore = actual.backstores.iter().find(|each| Some(&each.at) == at);
-    backstore.is_some_and(|each| each.device.starts_with(&below))
+/// Whether a backstore is over a zvol of ours, perhaps one that is there no more.
+pub(crate) fn is_leftover(config: &Config, backstore: &Backstore) -> bool {
+    backstore.device.starts_with(zfs::zvol_device(&config.dataset))
 }

@@ -4,7 +4,7 @@ use crate::Config;
 use crate::access::Access;
 use crate::identity::{self, Identities, Identity, Patience, Seen};
 use crate::observe::{Actual, is_leftover, live};
-use hasan::lio::{self, Backstore, Lun, Shell, Step};
+use hasan::lio::{self, BackstoreName, Lun, Shell, Step};
 use hasan::zfs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,9 @@ pub(crate) fn identities(
 ) -> Identities {
     let live = live(actual);
     let ours: BTreeSet<u64> = live.values().map(|live| live.lun).collect();
+    let by_name = lio::by_name(&actual.backstores);
+    let is_gone =
+        |at: &BackstoreName| by_name.get(at).is_some_and(|each| is_leftover(config, each));
     let shown = actual.tpg.iter().flat_map(|tpg| tpg.luns.iter());
     let leads = shown.filter(|(number, at)| at.is_some() && !ours.contains(number));
     identity::identities(&Seen {
@@ -24,7 +27,7 @@ pub(crate) fn identities(
         naming: &config.naming,
         live: &live,
         foreign: &leads
-            .filter(|(_, at)| !is_leftover(config, actual, at.as_ref()))
+            .filter(|(_, at)| !at.as_ref().is_some_and(is_gone))
             .map(|(number, _)| *number)
             .collect(),
         patience,
@@ -55,13 +58,13 @@ pub(crate) fn plan(
             _ => None,
         })
         .collect();
+    let by_name = lio::by_name(&actual.backstores);
     let shown = actual.tpg.iter().flat_map(|tpg| &tpg.luns);
     for (_, at) in shown.filter(|(number, _)| removed.contains(number)) {
-        let Some(at) = at else { continue };
-        let backstore = actual.backstores.iter().find(|each| each.at == *at);
-        let serves = |backstore: &Backstore| shell.luns.values().any(|lun| backstore.serves(lun));
-        if is_leftover(config, actual, Some(at)) && !backstore.is_some_and(serves) {
-            steps.push(Step::RemoveBackstore(at.clone()));
+        let Some(backstore) = at.as_ref().and_then(|at| by_name.get(at)) else { continue };
+        let is_served = shell.luns.values().any(|lun| backstore.serves(lun));
+        if is_leftover(config, backstore) && !is_served {
+            steps.push(Step::RemoveBackstore(backstore.at.clone()));
         }
     }
     steps
@@ -91,11 +94,12 @@ fn shell(config: &Config, access: &Access, actual: &Actual, luns: &[Identity]) -
 /// LUNs that somebody has put into the group over something else: they stay as they are.
 fn foreign(config: &Config, actual: &Actual, luns: &[Identity]) -> BTreeMap<u64, Lun> {
     let mut foreign = BTreeMap::new();
+    let by_name = lio::by_name(&actual.backstores);
+    let served: BTreeSet<Option<&String>> =
+        luns.iter().map(|each| actual.blocks.get(&each.zvol)).collect();
     for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
-        let backstore = actual.backstores.iter().find(|each| Some(&each.at) == at.as_ref());
-        let Some(backstore) = backstore else { continue };
-        let is_ours = is_leftover(config, actual, Some(&backstore.at))
-            || luns.iter().any(|each| actual.blocks.get(&each.zvol) == backstore.block.as_ref());
+        let Some(backstore) = at.as_ref().and_then(|at| by_name.get(at)) else { continue };
+        let is_ours = is_leftover(config, backstore) || served.contains(&backstore.block.as_ref());
         if !is_ours {
             let name = backstore.at.name.clone();
             let (device, block) = (backstore.device.clone(), backstore.block.clone());

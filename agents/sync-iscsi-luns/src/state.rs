@@ -28,8 +28,8 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     let (tpg, backstores) = observe()?;
     let steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
     lio::apply_all(machine, &steps)?;
-    saved::show(machine, name, &zvols);
     let (tpg, backstores) = observe()?;
+    saved::show(machine, name, &zvols, tpg.as_ref(), &backstores);
     match lio::shell_down(name, tpg.as_ref(), &backstores, is_ours).first() {
         None => Ok(Rc::Success),
         Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),

@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::ocf::Fault;
 use crate::parallel::in_parallel;
 use sha2::{Digest, Sha256};
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
 /// What the kernel takes for "not set" (`iscsi_target_configfs.c`, `__DEF_NACL_AUTH_STR`).
@@ -35,6 +36,7 @@ impl From<Box<Failure>> for Fault {
 /// # Errors
 /// Of the first step that fails; those behind it are not begun.
 pub fn apply_all(machine: &Machine, steps: &[Step]) -> Result<(), Box<Failure>> {
+    log(steps);
     let waits = |step: &Step| {
         matches!(step, Step::MakeLun(..) | Step::RemoveLun(..) | Step::RemoveBackstore(..))
     };
@@ -48,16 +50,39 @@ pub fn apply_all(machine: &Machine, steps: &[Step]) -> Result<(), Box<Failure>> 
         };
         let (batch, after) = rest.split_at(rest.iter().take_while(alike).count().max(1));
         in_parallel(batch, AT_ONCE, |step| {
-            apply(machine, step).map_err(|fault| Box::new(Failure { step: step.clone(), fault }))
+            machine.tell(&step.to_string());
+            carry_out(machine, step)
+                .map_err(|fault| Box::new(Failure { step: step.clone(), fault }))
         })?;
         rest = after;
     }
     Ok(())
 }
 
+/// Many steps of a kind are one line: a thousand LUNs would keep the journal busy for longer than the kernel.
+fn log(steps: &[Step]) {
+    let mut kinds: Vec<(&Step, usize)> = Vec::new();
+    for step in steps {
+        match kinds.last_mut() {
+            Some((first, count)) if discriminant(*first) == discriminant(step) => *count += 1,
+            _ => kinds.push((step, 1)),
+        }
+    }
+    for (first, count) in kinds {
+        match count {
+            1 => tracing::debug!("{first}"),
+            count => tracing::debug!("{first}, and {} more like it", count - 1),
+        }
+    }
+}
+
 /// Does one step.
 pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
     machine.step(&what.to_string());
+    carry_out(machine, what)
+}
+
+fn carry_out(machine: &Machine, what: &Step) -> Result<(), Fault> {
     match what {
         Step::MakeTpg(tpg) => make_tpg(machine, tpg),
         Step::SetAttribute(tpg, name, value) => {

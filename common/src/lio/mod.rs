@@ -108,6 +108,11 @@ impl Backstore {
     }
 }
 
+/// The backstores by their names: a LUN leads to one.
+pub fn by_name(backstores: &[Backstore]) -> BTreeMap<&BackstoreName, &Backstore> {
+    backstores.iter().map(|each| (&each.at, each)).collect()
+}
+
 /// What one program wants behind its portal group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shell {

@@ -1,8 +1,8 @@
 //! From what is there to what is wanted, as steps; pure functions. Set-up goes from the backstores
 //! outwards, and taking down is its exact reverse, so that no initiator ever sees a part missing.
 
-use super::{Backstore, BackstoreName, FIRST_HBA, Shell, Step, Tpg, TpgName, Who};
-use std::collections::BTreeSet;
+use super::{Backstore, BackstoreName, FIRST_HBA, Lun, Shell, Step, Tpg, TpgName, Who, by_name};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The steps to all that lies behind the door: group, attributes, backstores, LUNs, initiators.
 /// What the group has beyond that goes away.
@@ -26,15 +26,28 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
     for initiator in tpg.acls.keys().filter(|initiator| !want.initiators.contains(*initiator)) {
         steps.extend(remove_acl(name, tpg, initiator, &wrong));
     }
+    steps.extend(luns_up(want, tpg, backstores, &wrong));
+    steps.extend(initiators_up(want, tpg, &wrong));
+    steps
+}
+
+/// Backstores first, then the LUNs over them, together: each of these waits for the kernel, and they can wait at once.
+fn luns_up(want: &Shell, tpg: &Tpg, backstores: &[Backstore], wrong: &BTreeSet<u64>) -> Vec<Step> {
+    let (mut steps, mut links) = (Vec::new(), Vec::new());
+    let by_block: BTreeMap<&str, &Backstore> =
+        backstores.iter().filter_map(|each| Some((each.block.as_deref()?, each))).collect();
+    let serving = |lun: &Lun| match lun.block.as_deref().and_then(|block| by_block.get(block)) {
+        Some(backstore) if backstore.serves(lun) => Some(*backstore),
+        _ => backstores.iter().find(|each| each.serves(lun)),
+    };
+    let half: Vec<&Backstore> = backstores.iter().filter(|each| !each.enabled).collect();
     let mut free = free_hbas(backstores);
-    let mut links = Vec::new();
     for (number, lun) in &want.luns {
         // One that was cut off before its device was open cannot be trusted in any part.
-        let half = |each: &&Backstore| !each.enabled && each.at.name == lun.name;
-        for backstore in backstores.iter().filter(half) {
+        for backstore in half.iter().filter(|each| each.at.name == lun.name) {
             steps.push(Step::RemoveBackstore(backstore.at.clone()));
         }
-        let at = match backstores.iter().find(|each| each.serves(lun)) {
+        let at = match serving(lun) {
             Some(backstore) => backstore.at.clone(),
             None => {
                 let hba = free.next().unwrap_or_default();
@@ -44,11 +57,16 @@ pub fn shell_up(want: &Shell, tpg: Option<&Tpg>, backstores: &[Backstore]) -> Ve
             }
         };
         if !tpg.luns.contains_key(number) || wrong.contains(number) {
-            links.push(Step::MakeLun(name.clone(), *number, at));
+            links.push(Step::MakeLun(want.tpg.clone(), *number, at));
         }
     }
-    // Together: each waits for the kernel, and they can wait at once.
     steps.extend(links);
+    steps
+}
+
+fn initiators_up(want: &Shell, tpg: &Tpg, wrong: &BTreeSet<u64>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let name = &want.tpg;
     for initiator in &want.initiators {
         let mapped = tpg.acls.get(initiator);
         let who = Who::Initiator(initiator.clone());
@@ -91,12 +109,13 @@ fn free_hbas(backstores: &[Backstore]) -> impl Iterator<Item = String> {
 /// over from an earlier link maps nothing, so the LUN counts as wrong with it. A LUN over another kind of backstore is
 /// somebody else's.
 fn wrong_luns(want: &Shell, tpg: &Tpg, backstores: &[Backstore]) -> BTreeSet<u64> {
+    let by_name = by_name(backstores);
     let is_right = |number: &u64, at: &Option<BackstoreName>| {
         let Some(at) = at else { return false };
         if !at.hba.starts_with("iblock_") {
             return true;
         }
-        let backstore = backstores.iter().find(|each| each.at == *at);
+        let backstore = by_name.get(at);
         let lun = want.luns.get(number);
         backstore.zip(lun).is_some_and(|(backstore, lun)| backstore.serves(lun))
     };

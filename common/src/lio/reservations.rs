@@ -7,6 +7,7 @@
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel keeps its files.
@@ -20,6 +21,13 @@ pub fn read(machine: &Machine, serial: &str) -> Result<String, Fault> {
     let text = machine.read(&path)?.unwrap_or_default();
     to_line(&text)
         .map_err(|wrong| Fault::generic(format!("cannot read {}: {wrong}", path.display())))
+}
+
+/// The serials of which the kernel has a file. A look that costs next to nothing.
+pub fn serials(machine: &Machine) -> Result<BTreeSet<String>, Fault> {
+    let Some(root) = machine.read(Path::new(ROOT))? else { return Ok(BTreeSet::new()) };
+    let names = machine.list(&Path::new(&root).join("pr"))?.unwrap_or_default();
+    Ok(names.iter().filter_map(|name| name.strip_prefix("aptpl_").map(str::to_string)).collect())
 }
 
 /// Makes the kernel's file say the same as the line: one that was left from an earlier time on this node is old.

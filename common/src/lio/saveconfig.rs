@@ -180,8 +180,9 @@ fn write(before: &str, whole: &Value) -> Result<String, String> {
 
 /// The LUNs of a group for [`show`], of the backstores that the kernel has.
 pub fn saved(tpg: &Tpg, backstores: &[super::Backstore]) -> BTreeMap<u64, Saved> {
+    let by_name = super::by_name(backstores);
     let one = |at: &BackstoreName| {
-        let backstore = backstores.iter().find(|each| each.at == *at)?;
+        let backstore = by_name.get(at)?;
         let (name, device) = (backstore.at.name.clone(), backstore.device.clone());
         Some(Saved { name, device, serial: backstore.serial.clone() })
     };
