@@ -40,8 +40,8 @@ pub(crate) struct Live {
     pub(crate) lun: u64,
     pub(crate) serial: String,
     pub(crate) name: String,
-    /// Its persistent reservations; empty for none.
-    pub(crate) reservations: String,
+    /// Its persistent reservations, empty for none; `None` where they cannot be read.
+    pub(crate) reservations: Option<String>,
 }
 
 /// All that the identities rest on.
@@ -239,6 +239,7 @@ impl Numbers {
 
 fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Identity, String> {
     let name = zvol.name.clone();
+    let kept = zvol.own.get(RESERVATIONS).cloned().unwrap_or_default();
     if let Some(live) = seen.live.get(&name) {
         let lun = numbers.take(Some(live.lun), &name)?;
         return Ok(Identity {
@@ -246,7 +247,7 @@ fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Id
             lun,
             serial: live.serial.clone(),
             name: live.name.clone(),
-            reservations: live.reservations.clone(),
+            reservations: live.reservations.clone().unwrap_or(kept),
         });
     }
     let guid = zvol.values.get("guid").and_then(|guid| guid.parse::<u64>().ok());
@@ -255,8 +256,7 @@ fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Id
     let serial =
         zvol.own.get(SERIAL).cloned().unwrap_or_else(|| default_serial(guid, seen.pool_guid));
     let backstore = zvol.own.get(NAME).cloned().unwrap_or_else(|| default_name(seen, &name));
-    let reservations = zvol.own.get(RESERVATIONS).cloned().unwrap_or_default();
-    Ok(Identity { zvol: name, lun, serial, name: backstore, reservations })
+    Ok(Identity { zvol: name, lun, serial, name: backstore, reservations: kept })
 }
 
 /// What the zvol's properties lack of its identity.

@@ -29,7 +29,7 @@ fn root(own: &[(&str, &str)]) -> Dataset {
 fn live(pairs: &[(&str, u64, &str)]) -> BTreeMap<String, Live> {
     let one = |(zvol, lun, serial): &(&str, u64, &str)| {
         let name = zvol.replace('/', "-");
-        let reservations = String::new();
+        let reservations = Some(String::new());
         (zvol.to_string(), Live { lun: *lun, serial: serial.to_string(), name, reservations })
     };
     pairs.iter().map(one).collect()
@@ -221,9 +221,13 @@ fn reservations_follow_the_kernel_and_come_back_from_the_pool() {
     for (now, want) in
         [("new", Note::Set(RESERVATIONS, "new".to_string())), ("", Note::Remove(RESERVATIONS))]
     {
-        live.get_mut("p/v/a").unwrap().reservations = now.to_string();
+        live.get_mut("p/v/a").unwrap().reservations = Some(now.to_string());
         assert!(judged(&datasets, &live, PATIENCE).notes["p/v/a"].contains(&want));
     }
+    // What cannot be read is not forgotten.
+    live.get_mut("p/v/a").unwrap().reservations = None;
+    let notes = &judged(&datasets, &live, PATIENCE).notes["p/v/a"];
+    assert!(!notes.contains(&Note::Remove(RESERVATIONS)), "{notes:?}");
 }
 
 #[derive(Clone)]
@@ -271,7 +275,7 @@ impl World {
         self.datasets = written(&self.datasets, &result);
         let shown = |each: &Identity| {
             let (serial, name) = (each.serial.clone(), each.name.clone());
-            let reservations = each.reservations.clone();
+            let reservations = Some(each.reservations.clone());
             (each.zvol.clone(), Live { lun: each.lun, serial, name, reservations })
         };
         let now: BTreeMap<String, Live> = result.luns.iter().map(shown).collect();

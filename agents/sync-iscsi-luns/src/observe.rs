@@ -9,6 +9,9 @@ use hasan::zfs::{self, Dataset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// Persistent reservations by serial; `None` where they cannot be read.
+pub(crate) type Reserved = BTreeMap<String, Option<String>>;
+
 /// What there is.
 pub(crate) struct Actual {
     pub(crate) tpg: Option<Tpg>,
@@ -18,8 +21,8 @@ pub(crate) struct Actual {
     pub(crate) pool_guid: u64,
     /// The kernel's name of each zvol's device, where it is there.
     pub(crate) blocks: BTreeMap<String, String>,
-    /// The persistent reservations of each serial in the group that has some.
-    pub(crate) reservations: BTreeMap<String, String>,
+    /// The persistent reservations of each serial in the group that has some; `None` where they cannot be read.
+    pub(crate) reservations: Reserved,
 }
 
 pub(crate) fn observe(machine: &Machine, config: &Config) -> Result<Actual, Fault> {
@@ -79,7 +82,7 @@ pub(crate) fn reservations(
     machine: &Machine,
     tpg: Option<&Tpg>,
     backstores: &[Backstore],
-) -> Result<BTreeMap<String, String>, Fault> {
+) -> Result<Reserved, Fault> {
     let mut found = BTreeMap::new();
     let with_file = lio::reservations::serials(machine)?;
     let by_name = lio::by_name(backstores);
@@ -88,9 +91,15 @@ pub(crate) fn reservations(
         if !with_file.contains(&backstore.serial) {
             continue;
         }
-        let line = lio::reservations::read(machine, &backstore.serial)?;
-        if !line.is_empty() {
-            found.insert(backstore.serial.clone(), line);
+        match lio::reservations::read(machine, &backstore.serial) {
+            Ok(line) if line.is_empty() => {}
+            Ok(line) => {
+                found.insert(backstore.serial.clone(), Some(line));
+            }
+            Err(fault) => {
+                tracing::error!("{}", fault.reason);
+                found.insert(backstore.serial.clone(), None);
+            }
         }
     }
     Ok(found)
@@ -105,12 +114,19 @@ pub(crate) fn kept_path(name: &TpgName) -> PathBuf {
 /// Whether an initiator has changed a persistent reservation since the last sync.
 pub(crate) fn have_reservations_changed(machine: &Machine, name: &TpgName) -> Result<bool, Fault> {
     let text = machine.read(&kept_path(name))?.unwrap_or_default();
-    let kept: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
+    let kept: Reserved = serde_json::from_str::<BTreeMap<String, String>>(&text)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(serial, line)| (serial, Some(line)))
+        .collect();
     if kept.is_empty() && lio::reservations::serials(machine)?.is_empty() {
         return Ok(false);
     }
     let tpg = lio::tpg(machine, name)?;
-    Ok(reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)? != kept)
+    let mut now = reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)?;
+    // What cannot be read would be due for ever.
+    now.retain(|_, line| line.is_some());
+    Ok(now.iter().any(|(serial, line)| kept.get(serial) != Some(line)) || now.len() < kept.len())
 }
 
 pub(crate) fn blocks(
@@ -157,7 +173,10 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
             lun: *number,
             serial: backstore.serial.clone(),
             name: backstore.at.name.clone(),
-            reservations: actual.reservations.get(&backstore.serial).cloned().unwrap_or_default(),
+            reservations: match actual.reservations.get(&backstore.serial) {
+                None => Some(String::new()),
+                Some(line) => line.clone(),
+            },
         };
         live.entry(zvol.to_string()).or_insert(one);
     }

@@ -19,7 +19,8 @@ const NONE: &str = "No Registrations or Reservations";
 pub fn read(machine: &Machine, serial: &str) -> Result<String, Fault> {
     let Some(path) = file(machine, serial)? else { return Ok(String::new()) };
     let text = machine.read(&path)?.unwrap_or_default();
-    to_line(&text)
+    // The kernel writes the byte that ends its text, too.
+    to_line(text.trim_end_matches('\0'))
         .map_err(|wrong| Fault::generic(format!("cannot read {}: {wrong}", path.display())))
 }
 
@@ -117,7 +118,9 @@ mod tests {
             put_file(&machine, "s", line).unwrap();
             assert_eq!(there(), line);
         }
-        assert!(machine.exists(Path::new("/target/pr/aptpl_s")));
+        let path = Path::new("/target/pr/aptpl_s");
+        machine.replace_file(path, "PR_REG_START: 0\ne=5\nPR_REG_END: 0\n\0").unwrap();
+        assert_eq!(there(), "e=5");
         std::fs::remove_dir_all(root).unwrap();
     }
 }
