@@ -9,7 +9,7 @@ use std::time::Instant;
 type Check = (&'static str, fn(&Lab) -> Result<()>);
 
 /// What `make test` runs: it has to end in good time on a slow machine.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     ("disks lose what was not flushed, and nothing else", disks_lose_unflushed),
     ("an administrator's commands", commands),
     ("zfs-pool refuses while another may have the pool", pool_checks::refusals),
@@ -20,6 +20,7 @@ const CHECKS: [Check; 14] = [
     ("zfs-pool on a suspended pool", pool_checks::suspended),
     ("sync-iscsi-luns follows the zvols", lun_checks::syncs),
     ("sync-iscsi-luns beside Proxmox's plugin", lun_checks::plugin),
+    ("sync-iscsi-luns is cut off between any two steps", lun_checks::cut),
     ("sync-iscsi-luns with a hundred LUNs", lun_checks::many),
     ("CHAP lets in who has the password", access_checks::chap),
     ("two VLANs move and are taken over", vlans::two_vlans),

@@ -185,6 +185,43 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     cluster::luns_of_client(lab).map(|_| ())
 }
 
+/// Killed between any two of its steps, a start or a stop leaves nothing that the next action cannot settle.
+pub(crate) fn cut(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let (agent, environment) = CLIENT_SIDE[1];
+    here.free_pool()?;
+    let expect = |action: &str, codes: &[i32]| -> Result<()> {
+        let said = here.act(agent, environment, action)?;
+        ensure!(codes.contains(&said.code), "{action} after a cut: {}", said.text);
+        Ok(())
+    };
+    for action in ["start", "stop"] {
+        for steps in 1.. {
+            if action == "stop" {
+                expect("start", &[0])?;
+            }
+            let is_whole = here.cut(agent, environment, action, steps)?;
+            expect("monitor", &[0, 1, 7])?;
+            // Whatever is there: a start completes it, and a stop takes it all away.
+            if steps % 2 == 0 {
+                expect("start", &[0])?;
+                ensure!(served(&here)?.lines().count() == 2, "a start after a cut is not whole");
+            }
+            expect("stop", &[0])?;
+            let left = here.run(
+                "ls /sys/kernel/config/target/iscsi; grep -l zvol /sys/kernel/config/target/core/*/*/udev_path; \
+                 cat /sys/kernel/rcu_expedited",
+            )?;
+            ensure!(left.lines().count() == 2 && left.ends_with("0\n"), "a stop leaves {left}");
+            if is_whole {
+                ensure!(steps > 4, "{action} has more than {steps} steps");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// How long things took with many LUNs, seconds of the emulated machine.
 #[derive(Debug)]
 pub(crate) struct Times {

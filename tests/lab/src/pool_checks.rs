@@ -89,6 +89,26 @@ impl Hand<'_> {
         })
     }
 
+    /// Begins an action and kills it when it has said so many steps; returns whether it had ended by then. The worker says
+    /// each step before it does it.
+    pub(crate) fn cut(
+        &self,
+        agent: &str,
+        environment: &str,
+        action: &str,
+        steps: u32,
+    ) -> Result<bool> {
+        let script = format!(
+            "{}coproc W {{ exec {AGENTS}/{agent} {action} --worker 2>/dev/null; }}; pid=$W_PID
+             for i in $(seq {steps}); do read -r step <&${{W[0]}} || {{ echo whole; exit; }}; done
+             kill -9 $pid; echo \"killed at: $step\"",
+            exports(environment)
+        );
+        let end = self.run(&script)?;
+        println!("{}: {agent} {action} with {steps} steps: {}", self.node.name, end.trim());
+        Ok(end.trim() == "whole")
+    }
+
     /// Takes the client's side down, so that the pool can be stopped.
     pub(crate) fn free_pool(&self) -> Result<()> {
         for (agent, environment) in CLIENT_SIDE {
@@ -204,16 +224,7 @@ pub(crate) fn cut_starts(lab: &Lab) -> Result<()> {
     here.free_pool()?;
     here.expect("stop", 0, &[])?;
     for steps in 1.. {
-        // The worker says each step before it does it; it is killed when it has said so many.
-        let script = format!(
-            "{}coproc W {{ exec {AGENTS}/{POOL} start --worker 2>/dev/null; }}; pid=$W_PID
-             for i in $(seq {steps}); do read -r step <&${{W[0]}} || {{ echo whole; exit; }}; done
-             kill -9 $pid; echo \"killed at: $step\"",
-            exports("")
-        );
-        let end = here.run(&script)?;
-        println!("{}: start with {steps} steps: {}", here.node.name, end.trim());
-        let is_whole = end.trim() == "whole";
+        let is_whole = here.cut(POOL, "", "start", steps)?;
         let state = here.act(POOL, "", "monitor")?;
         let under_way = state.code == 1 && state.text.contains("is under way");
         let is_told = matches!(state.code, 0 | 7) || under_way;
