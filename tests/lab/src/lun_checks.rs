@@ -209,7 +209,7 @@ pub(crate) fn cut(lab: &Lab) -> Result<()> {
             }
             expect("stop", &[0])?;
             let left = here.run(
-                "ls /sys/kernel/config/target/iscsi; grep -l zvol /sys/kernel/config/target/core/*/*/udev_path; \
+                "ls -d /sys/kernel/config/target/iscsi/iqn*; grep -l zvol /sys/kernel/config/target/core/*/*/udev_path; \
                  cat /sys/kernel/rcu_expedited",
             )?;
             ensure!(left.lines().count() == 2 && left.ends_with("0\n"), "a stop leaves {left}");
