@@ -6,7 +6,7 @@ use hasan::machine::Machine;
 use hasan::names;
 use hasan::ocf::{Fault, Rc};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where it is said who gets the LUNs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ impl Access {
 /// Reads the files.
 ///
 /// # Errors
-/// `Arguments` (2) or `Installed` (5) where one cannot be read: this node cannot serve.
+/// `Arguments` (2) or `Installed` (5) where the secrets, which are this node's, cannot be read; `Generic` (1) where the list
+/// of initiators, which may be on the pool, cannot.
 pub(crate) fn read(machine: &Machine, source: &Source, tpg: u64) -> Result<Access, Fault> {
     let secrets = match &source.chap_file {
         Some(path) => Some(chap::load(machine, path, tpg)?),
@@ -65,8 +66,7 @@ pub(crate) fn read(machine: &Machine, source: &Source, tpg: u64) -> Result<Acces
     let mut own = BTreeMap::new();
     if let Some(path) = &source.acl_file {
         let text = machine.read(path)?.ok_or_else(|| {
-            let reason = format!("the file of initiators {} is not there", path.display());
-            Fault::new(Rc::Arguments, reason)
+            Fault::generic(format!("the file of initiators {} is not there", path.display()))
         })?;
         let (lines, wrong) = parse(&text);
         access.troubles.extend(wrong.iter().map(|wrong| format!("{}: {wrong}", path.display())));
@@ -144,14 +144,10 @@ fn parse(text: &str) -> (BTreeMap<String, Option<Credentials>>, Vec<String>) {
     (initiators, wrong)
 }
 
-/// Checks the path of a file.
-pub(crate) fn path(value: Option<&str>) -> Option<PathBuf> {
-    value.map(|value| Path::new(value).to_path_buf())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const ONE: &str = "iqn.2025-01.lab.home:one";
     const TWO: &str = "iqn.2025-01.lab.home:two";
@@ -183,7 +179,7 @@ mod tests {
             chap_file: None,
         };
         let read = |everyone| read(&machine, &source(everyone), 1);
-        assert_eq!(read(false).unwrap_err().rc, Rc::Arguments);
+        assert_eq!(read(false).unwrap_err().rc, Rc::Generic);
         machine.replace_file(acls, TWO).unwrap();
         let access = read(false).unwrap();
         assert_eq!((access.initiators.len(), access.is_authenticated()), (2, false));

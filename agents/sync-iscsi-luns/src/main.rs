@@ -16,6 +16,7 @@ use hasan::machine::Machine;
 use hasan::names;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const IQN: Param = Param {
@@ -189,8 +190,8 @@ impl Config {
         let access = Source {
             everyone: values.is_set(&GENERATE_NODE_ACLS),
             initiators,
-            acl_file: access::path(values.text(&ACL_FILE)),
-            chap_file: access::path(values.text(&CHAP_FILE)),
+            acl_file: values.text(&ACL_FILE).map(PathBuf::from),
+            chap_file: values.text(&CHAP_FILE).map(PathBuf::from),
         };
         let is_listed = !access.initiators.is_empty() || access.acl_file.is_some();
         if access.everyone == is_listed {
