@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How many holders a reason names.
-const NAMED: usize = 8;
+/// Characters of a reason that go to the holders' names: Pacemaker keeps 128 of the whole.
+const SENTENCE: usize = 60;
 /// udev looks into each device that was closed after writing, as the LUNs of a stopped target are.
 const PASSING: [&str; 2] = ["(udev-worker)", "systemd-udevd"];
 /// How long a stop waits for it.
@@ -66,13 +66,17 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
     Ok(found)
 }
 
-/// A sentence of the holders' names; of many, of the first ones.
+/// The holders' names; of many, the first ones. The log has them all.
 pub(crate) fn sentence(holders: &[String]) -> String {
-    let named = holders.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match holders.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named}, and {more} more"),
+    let mut named = String::new();
+    for (at, holder) in holders.iter().enumerate() {
+        let more = holders.len() - at;
+        if at > 0 && named.len() + holder.len() > SENTENCE {
+            return format!("{named}, and {more} more");
+        }
+        named = if at == 0 { holder.clone() } else { format!("{named}, {holder}") };
     }
+    named
 }
 
 fn is_of(pool: &str, dataset: &str) -> bool {
@@ -240,6 +244,10 @@ mod tests {
     fn of_many_holders_the_first_are_named() {
         let many: Vec<String> = (0..10).map(|number| format!("h{number}")).collect();
         assert_eq!(sentence(&many[..2]), "h0, h1");
-        assert!(sentence(&many).ends_with("h7, and 2 more"), "{}", sentence(&many));
+        let long: Vec<String> =
+            (0..10).map(|number| format!("the LIO backstore vm-10{number}-disk-0")).collect();
+        assert_eq!(sentence(&long), format!("{}, and 9 more", long[0]));
+        assert_eq!(sentence(&many), many.join(", "));
+        assert_eq!(sentence(&[]), "");
     }
 }

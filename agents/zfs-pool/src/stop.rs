@@ -14,6 +14,7 @@ pub(crate) fn stop(machine: &Machine, pool: &str) -> Outcome {
     }
     let holders = holders::holders(machine, pool)?;
     if !holders.is_empty() {
+        tracing::error!("{pool} is in use by {}", holders.join(", "));
         return Err(cannot(format!("in use by {}", holders::sentence(&holders))));
     }
     machine.run("zpool", &["export", pool])?;
