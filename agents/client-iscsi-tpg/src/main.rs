@@ -102,6 +102,7 @@ fn start(machine: &Machine, door: &Door) -> Outcome {
             "the address of the portal {portal} is not on this node: start the VIP first"
         )));
     }
+    let _lock = lio::lock_targetcli(machine)?;
     let tpg = lio::tpg(machine, &door.tpg)?;
     let steps = lio::door_up(&door.tpg, &door.portals, tpg.as_ref()).ok_or_else(|| {
         Fault::generic(format!(
@@ -127,6 +128,7 @@ fn name_taken_portal(step: &Step, fault: Fault) -> Fault {
 }
 
 fn stop(machine: &Machine, door: &Door) -> Outcome {
+    let _lock = lio::lock_targetcli(machine)?;
     let tpg = lio::tpg(machine, &door.tpg)?;
     for step in lio::door_down(&door.tpg, tpg.as_ref()) {
         lio::apply(machine, &step)?;

@@ -3,7 +3,7 @@
 use crate::Config;
 use crate::access::{self, Access};
 use crate::identity::{Identities, Identity, NEXT, Note, Patience};
-use crate::observe::{Actual, blocks, kept_path, live, observe, observe_again};
+use crate::observe::{Actual, blocks, kept_path, list, live, observe, observe_again};
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
 use hasan::lio::{self, Step};
@@ -28,10 +28,11 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     if zfs::pool_state(machine, config.pool())?.is_none() {
         return Err(Fault::generic(format!("the pool {:?} is not imported here", config.pool())));
     }
+    let access = access::read(machine, &config.access, config.tpg.tag)?;
+    let datasets = list(machine, config)?;
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
-    let access = access::read(machine, &config.access, config.tpg.tag)?;
-    let mut actual = observe(machine, config)?;
+    let mut actual = observe(machine, config, datasets)?;
     await_nodes(machine, config, &mut actual)?;
     let (identities, left) = reconcile(machine, config, &access, actual, None)?;
     tell(&identities, &access);
@@ -61,9 +62,10 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
 
 /// Returns what is not as wanted.
 fn reconcile_served(machine: &Machine, config: &Config) -> Result<Vec<String>, Fault> {
+    let datasets = list(machine, config)?;
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
-    let actual = observe(machine, config)?;
+    let actual = observe(machine, config, datasets)?;
     let Some(tpg) = &actual.tpg else {
         return Err(Fault::generic(format!("{} is not there", config.tpg)));
     };
@@ -78,7 +80,7 @@ fn reconcile_served(machine: &Machine, config: &Config) -> Result<Vec<String>, F
 
 /// What a sync would do now, and why. Others may be at work, so that it can be old as soon as it is read.
 pub(crate) fn explain(machine: &Machine, config: &Config) -> Result<Table, Fault> {
-    let actual = observe(machine, config)?;
+    let actual = observe(machine, config, list(machine, config)?)?;
     let live = live(&actual);
     let mut identities = identities(config, &actual, Some(patience(config)));
     skip_without_device(&actual, &mut identities);

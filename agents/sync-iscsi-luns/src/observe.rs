@@ -25,7 +25,8 @@ pub(crate) struct Actual {
     pub(crate) reservations: Reserved,
 }
 
-pub(crate) fn observe(machine: &Machine, config: &Config) -> Result<Actual, Fault> {
+/// The VLAN's dataset and all below it. It asks ZFS, which may take its time: nothing is locked meanwhile.
+pub(crate) fn list(machine: &Machine, config: &Config) -> Result<Vec<Dataset>, Fault> {
     let columns = "name,property,value,source";
     let dataset = config.dataset.as_str();
     let kinds = "filesystem,volume";
@@ -35,6 +36,14 @@ pub(crate) fn observe(machine: &Machine, config: &Config) -> Result<Actual, Faul
     if !datasets.iter().any(|each| each.name == dataset) {
         return Err(Fault::generic(format!("\"zfs get\" does not show {dataset}")));
     }
+    Ok(datasets)
+}
+
+pub(crate) fn observe(
+    machine: &Machine,
+    config: &Config,
+    datasets: Vec<Dataset>,
+) -> Result<Actual, Fault> {
     let tpg = lio::tpg(machine, &config.tpg)?;
     let backstores = lio::backstores(machine)?;
     Ok(Actual {

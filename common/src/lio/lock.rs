@@ -24,11 +24,16 @@ pub struct Lock {
 pub fn lock(machine: &Machine) -> Result<Lock, Fault> {
     let ours = take(machine, OURS, machine.time_left())?
         .ok_or_else(|| Fault::generic(format!("another program of hasan holds {OURS}")))?;
-    let targetcli = take(machine, TARGETCLI, PATIENCE)?;
-    if targetcli.is_none() {
+    Ok(Lock { _ours: ours, _targetcli: lock_targetcli(machine)? })
+}
+
+/// Waits a moment for targetcli alone: for changes that no other program of ours makes, and that nobody must hold up.
+pub fn lock_targetcli(machine: &Machine) -> Result<Option<Flock<File>>, Fault> {
+    let lock = take(machine, TARGETCLI, PATIENCE)?;
+    if lock.is_none() {
         tracing::warn!("somebody has targetcli open; going on beside it");
     }
-    Ok(Lock { _ours: ours, _targetcli: targetcli })
+    Ok(lock)
 }
 
 fn take(machine: &Machine, path: &str, at_most: Duration) -> Result<Option<Flock<File>>, Fault> {

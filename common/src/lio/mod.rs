@@ -16,7 +16,7 @@ pub mod saveconfig;
 
 pub use apply::{Failure, apply, apply_all};
 pub use expedite::mend;
-pub use lock::lock;
+pub use lock::{lock, lock_targetcli};
 pub use observe::{backstores, lets_in, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
