@@ -110,14 +110,14 @@ fn judge(pool: &str, seen: &Seen) -> Result<Decision, String> {
     check_host_and_cluster(seen)?;
     check_marks(seen)?;
     check_record(pool, seen, newest)?;
-    let is_others = newest.hostid != seen.hostid;
-    let in_use_by_other = newest.state == LabelState::InUse && is_others;
+    let in_use_by_other = newest.state == LabelState::InUse && newest.hostid != seen.hostid;
     if in_use_by_other {
         check_last_owner(pool, seen, newest)?;
     }
     let some_missing = !seen.own_missing.is_empty() || !seen.peer_missing.is_empty();
     let way = if in_use_by_other { Decision::ImportByForce } else { Decision::Import };
-    if !(newest.multihost && is_others && some_missing) {
+    // ZFS claims a multihost pool whoever had it last: also its last owner's own, after a crash of both nodes.
+    if !(newest.multihost && some_missing) {
         return Ok(way);
     }
     match seen.version.claim() {

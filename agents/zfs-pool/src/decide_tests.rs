@@ -124,7 +124,7 @@ fn broken_rule(seen: &Seen, decision: &Decision) -> Option<&'static str> {
     let fenced = seen.cluster.peer == NodeState::Fenced;
     let began = record.is_some_and(|r| r.node == "a" && r.txg == Some(newest.txg));
     let lacks = !seen.own_missing.is_empty() || !seen.peer_missing.is_empty();
-    let claims = newest.multihost && newest.hostid != OURS && lacks;
+    let claims = newest.multihost && lacks;
     let rules = [
         ("no import without a hostid", seen.hostid == 0),
         ("no import without quorum", !seen.cluster.has_quorum),
@@ -198,6 +198,11 @@ fn the_usual_cases() {
     place(&mut own_reboot, "a", Some((InUse, OURS, NEW)), true);
     place(&mut own_reboot, "b", Some((InUse, OURS, NEW)), true);
     assert_eq!(decide("tank", &own_reboot), Decision::Import);
+    place(&mut own_reboot, "b", None, true);
+    own_reboot.cluster.peer = NodeState::Fenced;
+    assert_eq!(decide("tank", &own_reboot), Decision::Import);
+    own_reboot.version = Version(2, 3, 9);
+    assert_eq!(decide("tank", &own_reboot), Decision::Reclaim);
     let mut during_resilver = usual();
     during_resilver.own_mark = Some("1".to_string());
     place(&mut during_resilver, "a", Some((Exported, THEIRS, OLD)), true);
