@@ -18,7 +18,25 @@ const LONG_PAUSE: Duration = Duration::from_secs(15);
 pub(crate) struct Standing {
     /// What this node has published as its `hasan-fresh`.
     fresh: Option<String>,
-    next_question: Option<Instant>,
+    /// When this node is next to be published.
+    publish: Pause,
+    /// When the cluster is next to be asked for the other node. A pause of its own: with one for both, the first question
+    /// of each pass left the second one unasked for ever.
+    peer: Pause,
+}
+
+/// Keeps the questions to the cluster apart.
+#[derive(Default)]
+struct Pause(Option<Instant>);
+
+impl Pause {
+    fn is_over(&mut self) -> bool {
+        let is_over = self.0.is_none_or(|next| Instant::now() >= next);
+        if is_over {
+            self.0 = Some(Instant::now() + PAUSE);
+        }
+        is_over
+    }
 }
 
 impl Standing {
@@ -30,7 +48,7 @@ impl Standing {
         backend: &Backend,
         has_session: bool,
     ) -> Result<(), Fault> {
-        if (self.fresh.is_some() && has_session) || !self.may_ask() {
+        if (self.fresh.is_some() && has_session) || !self.publish.is_over() {
             return Ok(());
         }
         // A daemon that is started anew beside a pool changes nothing: the node is what it was.
@@ -64,7 +82,7 @@ impl Standing {
         if !export::is_peer_shut_out(machine, backend) {
             return Ok(false);
         }
-        if !self.may_ask() {
+        if !self.peer.is_over() {
             return Ok(true);
         }
         let peer = &backend.peer.node;
@@ -82,17 +100,9 @@ impl Standing {
         Ok(false)
     }
 
-    fn may_ask(&mut self) -> bool {
-        let may = self.next_question.is_none_or(|next| Instant::now() >= next);
-        if may {
-            self.next_question = Some(Instant::now() + PAUSE);
-        }
-        may
-    }
-
     /// Nobody has answered: a node that waits for its cluster need not ask each time.
     pub(crate) fn be_patient(&mut self) {
-        self.next_question = Some(Instant::now() + LONG_PAUSE);
+        self.publish.0 = Some(Instant::now() + LONG_PAUSE);
     }
 }
 
@@ -119,6 +129,19 @@ fn boot(machine: &Machine) -> Result<String, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_question_does_not_keep_the_other_from_being_asked() {
+        let mut standing = Standing::default();
+        for _ in 0..3 {
+            assert!(standing.publish.is_over() && standing.peer.is_over());
+            assert!(!standing.publish.is_over() && !standing.peer.is_over());
+            standing.be_patient();
+            standing.peer.0 = None;
+            assert!(!standing.publish.is_over());
+            standing.publish.0 = None;
+        }
+    }
 
     #[test]
     fn a_node_is_let_in_only_if_it_has_published_itself_since() {
