@@ -199,14 +199,10 @@ pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
 }
 
 /// The storage link is cut while a client writes, and comes back. The pool goes on with the legs of one node and heals by
-/// itself; nothing moves, and nobody is fenced. ZFS writes its sign of life twice as often as it does with hasan's
-/// option, and does not suspend the pool for that.
+/// itself; nothing moves, nobody is fenced, and ZFS does not suspend the pool for want of its sign of life.
 pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
     let active = fresh_cluster(lab)?;
     let standby = other(active)?;
-    for node in [active, standby] {
-        ssh::run(lab, node, "echo 250 > /sys/module/zfs/parameters/zfs_multihost_interval")?;
-    }
     let mut writer = Writer::start(lab)?;
     writer.await_more(BLOCKS)?;
     let state = || ssh::run(lab, active, "cat /proc/spl/kstat/zfs/san-pool/state");
