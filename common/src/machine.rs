@@ -10,7 +10,7 @@ use crate::ocf::{Fault, Rc};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::unistd::Uid;
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -281,16 +281,33 @@ impl Machine {
             .map_err(|error| Fault::generic(format!("cannot link {}: {error}", path.display())))
     }
 
-    /// Opens a file of ours to lock it, and makes it and its folder if need be.
-    pub fn open_lock(&self, path: &Path) -> Result<File, Fault> {
+    /// Takes a lock of ours, flock(2): it is held while the file is open. The file and its folder are made if need be;
+    /// `None` if another process holds it.
+    pub fn try_lock(&self, path: &Path) -> Result<Option<File>, Fault> {
         let full = self.full(path);
+        let cannot = |verb: &str, error: io::Error| {
+            Fault::generic(format!("cannot {verb} {}: {error}", path.display()))
+        };
         let open = || {
             fs::create_dir_all(full.parent().unwrap_or(Path::new("/")))?;
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&full)
         };
-        open().map_err(|error: io::Error| {
-            Fault::generic(format!("cannot open {}: {error}", path.display()))
-        })
+        let file = open().map_err(|error| cannot("open", error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(cannot("lock", error)),
+        }
+    }
+
+    /// As [`Machine::try_lock`]; waits for another process, at most so long and never beyond the deadline.
+    pub fn await_lock(&self, path: &Path, at_most: Duration) -> Result<Option<File>, Fault> {
+        let mut lock = None;
+        self.await_condition(at_most, || {
+            lock = self.try_lock(path)?;
+            Ok(lock.is_some())
+        })?;
+        Ok(lock)
     }
 
     /// Waits until the condition holds, at most so long and never beyond the deadline. Returns

@@ -4,8 +4,6 @@ use crate::pass::Watch;
 use hasan::config;
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Rc, open_log};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,7 +27,8 @@ pub(crate) fn main(name: &str) -> ExitCode {
 
 fn watch() -> Result<std::convert::Infallible, Fault> {
     let machine = Machine::local(Instant::now() + PASS);
-    let _lock = take_lock(&machine)?
+    let _lock = machine
+        .try_lock(Path::new(LOCK))?
         .ok_or_else(|| Fault::generic("another watch daemon runs on this node"))?;
     let backend = config::load(&machine, Path::new(config::PATH))?;
     tracing::info!("watching the legs of {}", backend.peer.node);
@@ -42,15 +41,5 @@ fn watch() -> Result<std::convert::Infallible, Fault> {
 
 /// Whether a daemon holds the lock.
 pub(crate) fn is_running(machine: &Machine) -> Result<bool, Fault> {
-    Ok(take_lock(machine)?.is_none())
-}
-
-/// `None` if another process holds it.
-fn take_lock(machine: &Machine) -> Result<Option<Flock<std::fs::File>>, Fault> {
-    let file = machine.open_lock(Path::new(LOCK))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(Fault::generic(format!("cannot lock {LOCK}: {error}"))),
-    }
+    Ok(machine.try_lock(Path::new(LOCK))?.is_none())
 }

@@ -5,7 +5,7 @@
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::processes;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::PathBuf;
 
 /// The programs that an import runs under the lock.
@@ -20,16 +20,12 @@ pub(crate) fn is_held(machine: &Machine, pool: &str) -> Result<bool, Fault> {
     if !machine.exists(&path(pool)) {
         return Ok(false);
     }
-    Ok(try_take(machine, pool)?.is_none())
+    Ok(machine.try_lock(&path(pool))?.is_none())
 }
 
 /// Takes the lock; waits for an import that is under way, as long as the machine's deadline allows.
 pub(crate) fn take(machine: &Machine, pool: &str) -> Result<File, Fault> {
-    let mut lock = None;
-    machine.await_condition(machine.time_left(), || {
-        lock = try_take(machine, pool)?;
-        Ok(lock.is_some())
-    })?;
+    let lock = machine.await_lock(&path(pool), machine.time_left())?;
     lock.ok_or_else(|| {
         Fault::generic(format!("an earlier import of the pool {pool} did not end in time"))
     })
@@ -51,16 +47,4 @@ pub(crate) fn end_import(machine: &Machine, pool: &str) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::generic(format!("an import of the pool {pool} is under way and does not end")))
-}
-
-/// `None` if another process holds it.
-fn try_take(machine: &Machine, pool: &str) -> Result<Option<File>, Fault> {
-    let file = machine.open_lock(&path(pool))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => {
-            Err(Fault::generic(format!("cannot lock {}: {error}", path(pool).display())))
-        }
-    }
 }

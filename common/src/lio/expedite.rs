@@ -4,7 +4,6 @@
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::Path;
 
@@ -17,13 +16,13 @@ const LOCK: &str = "/run/hasan/rcu_expedited.lock";
 /// The setting holds while this lives.
 pub(super) struct Expedited<'a> {
     machine: &'a Machine,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Expedited<'_> {
     /// `None` if another process has set it, or the kernel has no such setting: then it goes at its own pace.
     pub(super) fn begin(machine: &Machine) -> Option<Expedited<'_>> {
-        let lock = take_lock(machine)?;
+        let lock = machine.try_lock(Path::new(LOCK)).ok()??;
         put_back(machine).ok()?;
         let before = machine.read(Path::new(SETTING)).ok()??;
         machine.replace_file(Path::new(BEFORE), &before).ok()?;
@@ -45,7 +44,7 @@ pub fn mend(machine: &Machine) -> Result<(), Fault> {
     if !machine.exists(Path::new(BEFORE)) {
         return Ok(());
     }
-    match take_lock(machine) {
+    match machine.try_lock(Path::new(LOCK))? {
         Some(_lock) => put_back(machine),
         None => Ok(()),
     }
@@ -55,11 +54,6 @@ fn put_back(machine: &Machine) -> Result<(), Fault> {
     let Some(before) = machine.read(Path::new(BEFORE))? else { return Ok(()) };
     machine.write_attribute(Path::new(SETTING), &before)?;
     machine.remove_file(Path::new(BEFORE))
-}
-
-fn take_lock(machine: &Machine) -> Option<Flock<File>> {
-    let file = machine.open_lock(Path::new(LOCK)).ok()?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
@@ -16,32 +15,23 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Both locks, held while this lives.
 pub struct Lock {
-    _ours: Flock<File>,
-    _targetcli: Option<Flock<File>>,
+    _ours: File,
+    _targetcli: Option<File>,
 }
 
 /// Waits until no other program of ours changes the tree, and a moment for targetcli.
 pub fn lock(machine: &Machine) -> Result<Lock, Fault> {
-    let ours = take(machine, OURS, machine.time_left())?
+    let ours = machine
+        .await_lock(Path::new(OURS), machine.time_left())?
         .ok_or_else(|| Fault::generic(format!("another program of hasan holds {OURS}")))?;
     Ok(Lock { _ours: ours, _targetcli: lock_targetcli(machine)? })
 }
 
 /// Waits a moment for targetcli alone: for changes that no other program of ours makes, and that nobody must hold up.
-pub fn lock_targetcli(machine: &Machine) -> Result<Option<Flock<File>>, Fault> {
-    let lock = take(machine, TARGETCLI, PATIENCE)?;
+pub fn lock_targetcli(machine: &Machine) -> Result<Option<File>, Fault> {
+    let lock = machine.await_lock(Path::new(TARGETCLI), PATIENCE)?;
     if lock.is_none() {
         tracing::warn!("somebody has targetcli open; going on beside it");
     }
     Ok(lock)
-}
-
-fn take(machine: &Machine, path: &str, at_most: Duration) -> Result<Option<Flock<File>>, Fault> {
-    let mut held = None;
-    machine.await_condition(at_most, || {
-        let file = machine.open_lock(Path::new(path))?;
-        held = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
-        Ok(held.is_some())
-    })?;
-    Ok(held)
 }
