@@ -57,8 +57,10 @@ pub(crate) fn test(lab: &Lab, only: &[String], all: bool) -> Result<()> {
         match result {
             Ok(()) => passed.push(format!("ok      {name} ({seconds:.0} s)")),
             Err(error) => {
-                println!("{error:#}");
-                failed.push(format!("FAILED  {name} ({seconds:.0} s)"));
+                let why = format!("{error:#}");
+                println!("{why}");
+                let why = why.lines().next().unwrap_or_default();
+                failed.push(format!("FAILED  {name} ({seconds:.0} s): {why}"));
             }
         }
     }

@@ -36,6 +36,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use machine::Machine;
 use state::Lab;
+use std::process::ExitCode;
 
 /// A hasan cluster in virtual machines.
 #[derive(Parser)]
@@ -90,7 +91,17 @@ enum Verb {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments = Arguments::parse();
     let lab = Lab::open(&arguments.release)?;
     let _lock = match arguments.verb {
