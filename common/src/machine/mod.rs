@@ -6,16 +6,18 @@
 //! open a device or wait for one) happens in start and stop, which run in a worker process under
 //! the same deadline (`ocf::supervise`).
 
+mod program;
+
+pub use program::Answer;
+
 use crate::ocf::{Fault, Rc};
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::unistd::Uid;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -26,26 +28,15 @@ pub struct Machine {
     tells_steps: bool,
 }
 
-/// What a program answered.
-pub struct Answer {
-    /// Exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
-/// Where programs are looked for. The search path of the caller plays no part.
-const PROGRAM_DIRS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
-/// How much of a program's output an error carries, bytes.
-const OUTPUT_IN_ERROR: usize = 1024;
 /// The kernel's ERESTARTSYS: it leaks out of a zvol's open when ZFS is busy, and means "again".
 const ERESTARTSYS: i32 = 512;
 /// Pause between two looks at something that is awaited.
 const POLL: Duration = Duration::from_millis(20);
 /// How long a file of secrets may be, bytes.
 const PRIVATE_SIZE: usize = 64 * 1024;
+
+/// Alignment of direct I/O, bytes.
+const ALIGNMENT: usize = 4096;
 
 impl Machine {
     /// This machine.
@@ -329,17 +320,6 @@ impl Machine {
         }
     }
 
-    /// Waits for a child until the deadline; `None` if it has not ended by then.
-    pub fn await_child(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
-        while !self.time_left().is_zero() {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            std::thread::sleep(POLL.min(self.time_left()));
-        }
-        child.try_wait()
-    }
-
     /// Says what is about to be done: to the log, and to the process that watches the time.
     pub fn step(&self, text: &str) {
         tracing::debug!("{text}");
@@ -353,104 +333,6 @@ impl Machine {
             let _ = writeln!(io::stdout(), "{text}");
         }
     }
-
-    /// Runs a program that must succeed; returns its standard output.
-    ///
-    /// # Errors
-    /// `Installed` (5) if there is no such program; `Generic` (1), with the command and what it
-    /// said, if it fails or does not end by the deadline.
-    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String, Fault> {
-        let answer = self.ask(program, arguments)?;
-        if answer.code == Some(0) {
-            return Ok(answer.stdout);
-        }
-        Err(Fault::generic(describe(program, arguments, &answer)))
-    }
-
-    /// As [`Machine::run`]; the program inherits the lock, which is held until the program and all
-    /// its children are gone, even if this process ends before.
-    pub fn run_holding(
-        &self,
-        lock: &File,
-        program: &str,
-        arguments: &[&str],
-    ) -> Result<String, Fault> {
-        // Every file is opened to be closed in children; this one is not from now on.
-        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))
-            .map_err(|error| Fault::generic(format!("cannot hand on a lock: {error}")))?;
-        self.run(program, arguments)
-    }
-
-    /// Runs a program whose exit code is part of its answer.
-    ///
-    /// # Errors
-    /// As [`Machine::run`], but an exit code is no error.
-    pub fn ask(&self, program: &str, arguments: &[&str]) -> Result<Answer, Fault> {
-        self.step(&format!("{program} {}", arguments.join(" ")));
-        let cannot = |error: io::Error| Fault::generic(format!("cannot run {program}: {error}"));
-        let mut child = self.command(program)?.args(arguments).spawn().map_err(cannot)?;
-        let stdout = collect(child.stdout.take());
-        let stderr = collect(child.stderr.take());
-        let Some(status) = self.await_child(&mut child).map_err(cannot)? else {
-            // A child that hangs in the kernel survives this; it is not waited for.
-            let _ = child.kill();
-            let command = format!("{program} {}", arguments.join(" "));
-            return Err(Fault::generic(format!("{command:?} did not end in time")));
-        };
-        let grace = self.time_left().max(Duration::from_secs(1));
-        let text = |stream: mpsc::Receiver<String>| stream.recv_timeout(grace).unwrap_or_default();
-        Ok(Answer { code: status.code(), stdout: text(stdout), stderr: text(stderr) })
-    }
-
-    /// A program with an empty environment, English messages and nothing on standard input.
-    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
-    fn command(&self, program: &str) -> Result<Command, Fault> {
-        let path = PROGRAM_DIRS
-            .iter()
-            .map(|folder| self.root.join(folder).join(program))
-            .find(|path| path.is_file())
-            .ok_or_else(|| {
-                Fault::new(Rc::Installed, format!("the program {program:?} is not installed"))
-            })?;
-        let mut command = Command::new(path);
-        command
-            .env_clear()
-            .env("LC_ALL", "C")
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Ok(command)
-    }
-}
-
-/// Alignment of direct I/O, bytes.
-const ALIGNMENT: usize = 4096;
-
-/// Reads a stream to its end in a thread of its own, so that a full pipe never stops the child.
-fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    if let Some(mut stream) = stream {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            // What was read before an error is still worth having.
-            let _ = stream.read_to_end(&mut bytes);
-            // The receiver may have given up.
-            let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
-        });
-    }
-    receiver
-}
-
-fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
-    let end = answer.code.map_or("a signal".to_string(), |code| format!("exit {code}"));
-    let said = if answer.stderr.trim().is_empty() { &answer.stdout } else { &answer.stderr };
-    let said = said.trim();
-    let mut start = said.len().saturating_sub(OUTPUT_IN_ERROR);
-    while !said.is_char_boundary(start) {
-        start += 1;
-    }
-    format!("\"{program} {}\" ended with {end}: {}", arguments.join(" "), &said[start..])
 }
 
 /// Says why a file of secrets is not private, and what to do.
