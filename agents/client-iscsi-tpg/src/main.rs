@@ -1,7 +1,7 @@
 //! `ocf:hasan:client-iscsi-tpg`: the door of one client VLAN, opened last and closed first.
 #![forbid(unsafe_code)]
 
-use hasan::lio::{self, Step, Tpg, TpgName};
+use hasan::lio::{self, Failure, Step, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::names;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
@@ -110,29 +110,25 @@ fn start(machine: &Machine, door: &Door) -> Outcome {
             door.tpg.iqn, door.tpg.tag
         ))
     })?;
-    for step in &steps {
-        lio::apply(machine, step).map_err(|fault| name_taken_portal(step, fault))?;
-    }
+    lio::apply_all(machine, &steps).map_err(|failure| name_taken_portal(*failure))?;
     state(door, lio::tpg(machine, &door.tpg)?.as_ref(), &addresses()?)
 }
 
 /// The kernel answers every mistake in a portal with EINVAL (`target_fabric_make_np`).
-fn name_taken_portal(step: &Step, fault: Fault) -> Fault {
-    match step {
+fn name_taken_portal(failure: Failure) -> Fault {
+    match failure.step {
         Step::MakePortal(_, portal) => Fault::generic(format!(
             "cannot listen at {portal}: another portal group or program may have it ({})",
-            fault.reason
+            failure.fault.reason
         )),
-        _ => fault,
+        _ => failure.fault,
     }
 }
 
 fn stop(machine: &Machine, door: &Door) -> Outcome {
     let _lock = lio::lock_targetcli(machine)?;
     let tpg = lio::tpg(machine, &door.tpg)?;
-    for step in lio::door_down(&door.tpg, tpg.as_ref()) {
-        lio::apply(machine, &step)?;
-    }
+    lio::apply_all(machine, &lio::door_down(&door.tpg, tpg.as_ref()))?;
     match lio::tpg(machine, &door.tpg)? {
         Some(tpg) if tpg.enabled || !tpg.portals.is_empty() => Err(Fault::generic(format!(
             "the portal group {} of {} is still open",

@@ -111,7 +111,7 @@ impl Identities {
 pub(crate) fn identities(seen: &Seen<'_>) -> Identities {
     let mut result = Identities::default();
     let zvols: Vec<&Dataset> =
-        seen.datasets.iter().filter(|each| is(each, "type", "volume")).collect();
+        seen.datasets.iter().filter(|each| each.is("type", "volume")).collect();
     let mut numbers = Numbers::new(seen, &zvols);
     let mut wanted = Vec::new();
     for zvol in zvols {
@@ -160,21 +160,20 @@ enum Standing {
 }
 
 fn standing(seen: &Seen<'_>, zvol: &Dataset) -> Standing {
-    if is(zvol, EXPORT, "off") {
+    if zvol.is(EXPORT, "off") {
         return Standing::Leave(format!("{EXPORT} is off"), None);
     }
     // It is served: whatever its properties say now, its initiators go on.
     if seen.live.contains_key(&zvol.name) {
         return Standing::Serve;
     }
-    let value = |name: &str| zvol.values.get(name).map(String::as_str);
-    if value("volmode") == Some("none") {
+    if zvol.is("volmode", "none") {
         return Standing::Leave("volmode is none".to_string(), None);
     }
-    if value("keystatus") == Some("unavailable") {
+    if zvol.is("keystatus", "unavailable") {
         return Standing::Skip("its key is not loaded".to_string());
     }
-    if value("receive_resume_token").is_some() {
+    if zvol.values.contains_key("receive_resume_token") {
         return Standing::Skip("a receive into it has not ended".to_string());
     }
     match seen.patience {
@@ -283,10 +282,6 @@ fn notes(seen: &Seen<'_>, zvol: &Dataset, identity: &Identity) -> Vec<Note> {
         notes.push(Note::Remove(GONE));
     }
     notes
-}
-
-fn is(dataset: &Dataset, property: &str, value: &str) -> bool {
-    dataset.values.get(property).map(String::as_str) == Some(value)
 }
 
 fn number(zvol: &Dataset) -> Option<u64> {

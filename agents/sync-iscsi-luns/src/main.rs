@@ -235,7 +235,8 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
             Some((tpg, dataset)) if action == Action::Stop => state::stop(machine, &tpg, dataset),
             Some((tpg, dataset)) => {
                 let rc = state::state(machine, &tpg, dataset)?;
-                let is_due = || observe::have_reservations_changed(machine, &tpg);
+                let is_due =
+                    || observe::changed_reservations(machine, &tpg).map(|all| !all.is_empty());
                 if rc == Rc::Success && (ocf::check_level() >= 10 || is_due()?) {
                     return luns::sync(machine, &Config::new(values)?);
                 }

@@ -6,7 +6,7 @@ use hasan::lio::{self, Backstore, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Dataset};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Persistent reservations by serial; `None` where they cannot be read.
@@ -27,11 +27,8 @@ pub(crate) struct Actual {
 
 /// The VLAN's dataset and all below it. It asks ZFS, which may take its time: nothing is locked meanwhile.
 pub(crate) fn list(machine: &Machine, config: &Config) -> Result<Vec<Dataset>, Fault> {
-    let columns = "name,property,value,source";
     let dataset = config.dataset.as_str();
-    let kinds = "filesystem,volume";
-    let arguments = ["get", "-Hp", "-r", "-t", kinds, "-o", columns, PROPERTIES, dataset];
-    let datasets = zfs::parse_datasets(&machine.run("zfs", &arguments)?)?;
+    let datasets = zfs::datasets(machine, dataset, "filesystem,volume", PROPERTIES)?;
     // A list without the dataset itself is no list of what is below it.
     if !datasets.iter().any(|each| each.name == dataset) {
         return Err(Fault::generic(format!("\"zfs get\" does not show {dataset}")));
@@ -71,7 +68,7 @@ pub(crate) fn observe_again(
 
 /// Serials of new zvols are made of it.
 fn pool_guid(machine: &Machine, config: &Config, datasets: &[Dataset]) -> Result<u64, Fault> {
-    let is_new = |each: &Dataset| is_zvol(each) && !each.own.contains_key(SERIAL);
+    let is_new = |each: &Dataset| each.is("type", "volume") && !each.own.contains_key(SERIAL);
     if !datasets.iter().any(is_new) {
         return Ok(0);
     }
@@ -80,10 +77,6 @@ fn pool_guid(machine: &Machine, config: &Config, datasets: &[Dataset]) -> Result
     guid.parse().map_err(|_| {
         Fault::generic(format!("the pool {:?} has the strange guid {guid:?}", config.pool()))
     })
-}
-
-fn is_zvol(dataset: &Dataset) -> bool {
-    dataset.values.get("type").is_some_and(|kind| kind == "volume")
 }
 
 /// The persistent reservations of the group's LUNs, by serial.
@@ -120,22 +113,28 @@ pub(crate) fn kept_path(name: &TpgName) -> PathBuf {
     Path::new("/run/hasan").join(format!("reservations.{}.{}.json", name.iqn, name.tag))
 }
 
-/// Whether an initiator has changed a persistent reservation since the last sync.
-pub(crate) fn have_reservations_changed(machine: &Machine, name: &TpgName) -> Result<bool, Fault> {
+/// The persistent reservations that initiators have changed since the last sync, by serial; empty for one that is gone.
+/// One that cannot be read is left out: it would be due for ever.
+pub(crate) fn changed_reservations(
+    machine: &Machine,
+    name: &TpgName,
+) -> Result<BTreeMap<String, String>, Fault> {
     let text = machine.read(&kept_path(name))?.unwrap_or_default();
-    let kept: Reserved = serde_json::from_str::<BTreeMap<String, String>>(&text)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(serial, line)| (serial, Some(line)))
-        .collect();
+    let kept: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
     if kept.is_empty() && lio::reservations::serials(machine)?.is_empty() {
-        return Ok(false);
+        return Ok(BTreeMap::new());
     }
     let tpg = lio::tpg(machine, name)?;
-    let mut now = reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)?;
-    // What cannot be read would be due for ever.
-    now.retain(|_, line| line.is_some());
-    Ok(now.iter().any(|(serial, line)| kept.get(serial) != Some(line)) || now.len() < kept.len())
+    let now = reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)?;
+    Ok(changes(&kept, &now))
+}
+
+fn changes(kept: &BTreeMap<String, String>, now: &Reserved) -> BTreeMap<String, String> {
+    let gone = kept.keys().filter(|serial| !now.contains_key(*serial));
+    let gone = gone.map(|serial| (serial.clone(), String::new()));
+    let read = now.iter().filter_map(|(serial, line)| Some((serial, line.as_ref()?)));
+    let new = read.filter(|(serial, line)| kept.get(*serial) != Some(line));
+    gone.chain(new.map(|(serial, line)| (serial.clone(), line.clone()))).collect()
 }
 
 pub(crate) fn blocks(
@@ -143,25 +142,10 @@ pub(crate) fn blocks(
     datasets: &[Dataset],
 ) -> Result<BTreeMap<String, String>, Fault> {
     let mut blocks = BTreeMap::new();
-    for zvol in datasets.iter().filter(|each| is_zvol(each)) {
+    for zvol in datasets.iter().filter(|each| each.is("type", "volume")) {
         let link = machine.link(&zfs::zvol_device(&zvol.name))?;
         let block = link.as_deref().and_then(Path::file_name);
         blocks.extend(block.map(|name| (zvol.name.clone(), name.to_string_lossy().into_owned())));
-    }
-    Ok(blocks)
-}
-
-/// The kernel's names of the zvols whose links are below a folder.
-pub(crate) fn blocks_below(machine: &Machine, folder: &Path) -> Result<BTreeSet<String>, Fault> {
-    let mut blocks = BTreeSet::new();
-    for name in machine.list(folder)?.unwrap_or_default() {
-        let path = folder.join(name);
-        match machine.link(&path)? {
-            Some(target) => {
-                blocks.extend(target.file_name().map(|name| name.to_string_lossy().into_owned()))
-            }
-            None => blocks.extend(blocks_below(machine, &path)?),
-        }
     }
     Ok(blocks)
 }
@@ -195,4 +179,27 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
 /// Whether a backstore is over a zvol of ours, perhaps one that is there no more.
 pub(crate) fn is_leftover(config: &Config, backstore: &Backstore) -> bool {
     backstore.device.starts_with(zfs::zvol_device(&config.dataset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_new_other_or_gone_but_never_unreadable() {
+        let text = |word: &str| word.to_string();
+        let kept = [("same", "a"), ("other", "b"), ("gone", "c"), ("unreadable", "d")]
+            .map(|(serial, line)| (text(serial), text(line)));
+        let now = [
+            ("same", Some("a")),
+            ("other", Some("x")),
+            ("unreadable", None),
+            ("new", Some("y")),
+            ("new and unreadable", None),
+        ]
+        .map(|(serial, line)| (text(serial), line.map(text)));
+        let want = [("other", "x"), ("gone", ""), ("new", "y")]
+            .map(|(serial, line)| (text(serial), text(line)));
+        assert_eq!(changes(&BTreeMap::from(kept), &BTreeMap::from(now)), BTreeMap::from(want));
+    }
 }

@@ -1,7 +1,7 @@
 //! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
 
 use crate::identity::RESERVATIONS;
-use crate::observe::{blocks_below, have_reservations_changed};
+use crate::observe::changed_reservations;
 use crate::saved;
 use hasan::lio::{self, Backstore, Tpg, TpgName};
 use hasan::machine::Machine;
@@ -15,11 +15,11 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
         tracing::warn!("{}", fault.reason);
     }
     let zvols = zfs::zvol_device(dataset);
-    let blocks = blocks_below(machine, &zvols)?;
+    let blocks = zfs::zvol_links(machine, &zvols)?;
     // A backstore that was cut off before its device was open has no device to know it by.
     let is_ours = |each: &Backstore| {
         each.device.starts_with(&zvols)
-            || each.block.as_ref().is_some_and(|block| blocks.contains(block))
+            || each.block.as_ref().is_some_and(|block| blocks.contains_key(block))
             || each.is_half_made()
     };
     let observe = || -> Result<(Option<Tpg>, Vec<Backstore>), Fault> {
@@ -38,14 +38,14 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
 
 /// What initiators have reserved since the last sync goes with the pool, too.
 fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
-    if !have_reservations_changed(machine, name)? {
+    let changed = changed_reservations(machine, name)?;
+    if changed.is_empty() {
         return Ok(());
     }
-    let (tpg, backstores) = (lio::tpg(machine, name)?, lio::backstores(machine)?);
-    for at in tpg.iter().flat_map(|tpg| tpg.luns.values()).flatten() {
-        let Some(backstore) = backstores.iter().find(|each| each.at == *at) else { continue };
+    for backstore in lio::backstores(machine)? {
+        let Some(line) = changed.get(&backstore.serial) else { continue };
         let Some(zvol) = zfs::zvol_of(&backstore.device) else { continue };
-        match lio::reservations::read(machine, &backstore.serial)?.as_str() {
+        match line.as_str() {
             "" => machine.run("zfs", &["inherit", RESERVATIONS, &zvol])?,
             line => machine.run("zfs", &["set", &format!("{RESERVATIONS}={line}"), &zvol])?,
         };

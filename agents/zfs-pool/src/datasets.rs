@@ -25,29 +25,15 @@ pub(crate) fn open(machine: &Machine, pool: &str, options: &Options<'_>) -> Resu
     await_nodes(machine, pool)
 }
 
-fn list(
-    machine: &Machine,
-    pool: &str,
-    kind: &str,
-    properties: &str,
-) -> Result<Vec<Dataset>, Fault> {
-    let fields = "name,property,value,source";
-    let arguments = ["get", "-Hp", "-r", "-t", kind, "-o", fields, properties, pool];
-    zfs::parse_datasets(&machine.run("zfs", &arguments)?)
-}
-
 /// Mounts what the import would have mounted, parents first.
 fn mount(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let datasets = list(machine, pool, "filesystem", "canmount,mountpoint,keystatus,mounted")?;
-    let is = |dataset: &Dataset, name: &str, value: &str| {
-        dataset.values.get(name).map(String::as_str) == Some(value)
-    };
-    for dataset in datasets {
-        let wanted = is(&dataset, "canmount", "on")
-            && is(&dataset, "mounted", "no")
-            && !is(&dataset, "mountpoint", "none")
-            && !is(&dataset, "mountpoint", "legacy")
-            && !is(&dataset, "keystatus", "unavailable");
+    let properties = "canmount,mountpoint,keystatus,mounted";
+    for dataset in zfs::datasets(machine, pool, "filesystem", properties)? {
+        let wanted = dataset.is("canmount", "on")
+            && dataset.is("mounted", "no")
+            && !dataset.is("mountpoint", "none")
+            && !dataset.is("mountpoint", "legacy")
+            && !dataset.is("keystatus", "unavailable");
         if wanted {
             log_failure(machine.run("zfs", &["mount", &dataset.name]));
         }
@@ -63,11 +49,9 @@ fn log_failure(result: Result<String, Fault>) {
 
 /// The kernel makes the devices before an import returns; udev makes the names after it.
 fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let zvols = list(machine, pool, "volume", "volmode,keystatus")?;
-    let shown = |zvol: &&Dataset| {
-        let value = |name: &str| zvol.values.get(name).map(String::as_str);
-        value("volmode") != Some("none") && value("keystatus") != Some("unavailable")
-    };
+    let zvols = zfs::datasets(machine, pool, "volume", "volmode,keystatus")?;
+    let shown =
+        |zvol: &&Dataset| !zvol.is("volmode", "none") && !zvol.is("keystatus", "unavailable");
     let names: Vec<String> = zvols.iter().filter(shown).map(|zvol| zvol.name.clone()).collect();
     let missing = || -> Vec<&String> {
         names.iter().filter(|name| !machine.exists(&zfs::zvol_device(name))).collect()

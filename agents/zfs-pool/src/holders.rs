@@ -4,7 +4,7 @@
 
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::{lio, processes};
+use hasan::{lio, processes, zfs};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,11 +37,8 @@ pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Faul
 
 fn holders_now(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
     let folder = Path::new("/dev/zvol").join(pool);
-    let zvols = zvols(machine, &folder)?;
-    let is_zvol = |path: &Path| {
-        path.starts_with(&folder)
-            || path.strip_prefix("/dev").is_ok_and(|name| zvols.contains_key(name))
-    };
+    let zvols = zfs::zvol_links(machine, &folder)?;
+    let is_zvol = |path: &Path| path.starts_with(&folder) || is_block(&zvols, path);
     let mut found = backstores(machine, &is_zvol)?;
     found.extend(stacked(machine, &zvols)?);
     found.extend(swaps(machine, &is_zvol)?);
@@ -83,19 +80,10 @@ fn is_of(pool: &str, dataset: &str) -> bool {
     dataset.strip_prefix(pool).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The pool's zvols: kernel name (`zd16`) and link. From the links that udev makes, partitions too.
-fn zvols(machine: &Machine, folder: &Path) -> Result<BTreeMap<PathBuf, PathBuf>, Fault> {
-    let mut zvols = BTreeMap::new();
-    for name in machine.list(folder)?.unwrap_or_default() {
-        let path = folder.join(&name);
-        match machine.link(&path)? {
-            Some(target) => {
-                zvols.extend(target.file_name().map(|block| (PathBuf::from(block), path)));
-            }
-            None => zvols.extend(self::zvols(machine, &path)?),
-        }
-    }
-    Ok(zvols)
+/// Whether it is a zvol's device by the kernel's name, such as /dev/zd16.
+fn is_block(zvols: &BTreeMap<String, PathBuf>, device: &Path) -> bool {
+    let block = device.strip_prefix("/dev").ok().and_then(Path::to_str);
+    block.is_some_and(|block| zvols.contains_key(block))
 }
 
 /// The kernel shows LIO's hold on a device nowhere but in configfs.
@@ -109,7 +97,7 @@ fn backstores(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec
 }
 
 /// Devices that lie over a zvol: device-mapper, MD, loop.
-fn stacked(machine: &Machine, zvols: &BTreeMap<PathBuf, PathBuf>) -> Result<Vec<String>, Fault> {
+fn stacked(machine: &Machine, zvols: &BTreeMap<String, PathBuf>) -> Result<Vec<String>, Fault> {
     let mut found = Vec::new();
     for (block, zvol) in zvols {
         let folder = Path::new("/sys/class/block").join(block).join("holders");
@@ -124,8 +112,7 @@ fn stacked(machine: &Machine, zvols: &BTreeMap<PathBuf, PathBuf>) -> Result<Vec<
         let path = Path::new("/sys/block").join(&block).join("loop/backing_file");
         let Some(file) = machine.read(&path)? else { continue };
         let file = Path::new(&file);
-        let device = file.strip_prefix("/dev").unwrap_or(file);
-        if zvols.contains_key(device) || zvols.values().any(|zvol| zvol == file) {
+        if is_block(zvols, file) || zvols.values().any(|zvol| zvol == file) {
             found.push(format!("{block} over {}", file.display()));
         }
     }

@@ -43,16 +43,14 @@ pub fn apply_all(machine: &Machine, steps: &[Step]) -> Result<(), Box<Failure>> 
     let _expedited = steps.iter().any(waits).then(|| Expedited::begin(machine));
     let mut rest = steps;
     while let Some(first) = rest.first() {
-        let alike = |step: &&Step| match first {
-            Step::MakeLun(..) => matches!(step, Step::MakeLun(..)),
-            Step::RemoveLun(..) => matches!(step, Step::RemoveLun(..)),
-            _ => false,
+        let count = match first {
+            Step::MakeLun(..) | Step::RemoveLun(..) => alike(rest),
+            _ => 1,
         };
-        let (batch, after) = rest.split_at(rest.iter().take_while(alike).count().max(1));
+        let (batch, after) = rest.split_at(count);
         in_parallel(batch, AT_ONCE, |step| {
             machine.tell(&step.to_string());
-            carry_out(machine, step)
-                .map_err(|fault| Box::new(Failure { step: step.clone(), fault }))
+            apply(machine, step).map_err(|fault| Box::new(Failure { step: step.clone(), fault }))
         })?;
         rest = after;
     }
@@ -61,28 +59,24 @@ pub fn apply_all(machine: &Machine, steps: &[Step]) -> Result<(), Box<Failure>> 
 
 /// Many steps of a kind are one line: a thousand LUNs would keep the journal busy for longer than the kernel.
 fn log(steps: &[Step]) {
-    let mut kinds: Vec<(&Step, usize)> = Vec::new();
-    for step in steps {
-        match kinds.last_mut() {
-            Some((first, count)) if discriminant(*first) == discriminant(step) => *count += 1,
-            _ => kinds.push((step, 1)),
-        }
-    }
-    for (first, count) in kinds {
+    let mut rest = steps;
+    while let Some(first) = rest.first() {
+        let count = alike(rest);
         match count {
             1 => tracing::debug!("{first}"),
             count => tracing::debug!("{first}, and {} more like it", count - 1),
         }
+        rest = &rest[count..];
     }
 }
 
-/// Does one step.
-pub fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
-    machine.step(&what.to_string());
-    carry_out(machine, what)
+/// How many of the steps at the beginning are of the kind of the first.
+fn alike(steps: &[Step]) -> usize {
+    let kind = steps.first().map(discriminant);
+    steps.iter().take_while(|step| Some(discriminant(*step)) == kind).count()
 }
 
-fn carry_out(machine: &Machine, what: &Step) -> Result<(), Fault> {
+fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
     match what {
         Step::MakeTpg(tpg) => make_tpg(machine, tpg),
         Step::SetAttribute(tpg, name, value) => {

@@ -14,7 +14,7 @@ mod plan_tests;
 pub mod reservations;
 pub mod saveconfig;
 
-pub use apply::{Failure, apply, apply_all};
+pub use apply::{Failure, apply_all};
 pub use expedite::mend;
 pub use lock::{lock, lock_targetcli};
 pub use observe::{backstores, lets_in, tpg};

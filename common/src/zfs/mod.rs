@@ -100,12 +100,35 @@ pub struct Dataset {
     pub own: BTreeMap<String, String>,
 }
 
+impl Dataset {
+    /// Whether it has the property with this value, whatever its source.
+    pub fn is(&self, property: &str, value: &str) -> bool {
+        self.values.get(property).is_some_and(|has| has == value)
+    }
+}
+
+/// A dataset and all below it that are of these types, with these properties (both separated by commas, zfs-get(8)). It
+/// asks ZFS, which may take its time.
+///
+/// # Errors
+/// The dataset is not there, or the list cannot be read.
+pub fn datasets(
+    machine: &Machine,
+    root: &str,
+    types: &str,
+    properties: &str,
+) -> Result<Vec<Dataset>, Fault> {
+    let columns = "name,property,value,source";
+    let arguments = ["get", "-Hp", "-r", "-t", types, "-o", columns, properties, root];
+    parse_datasets(&machine.run("zfs", &arguments)?)
+}
+
 /// Parses `zfs get -Hp -r -o name,property,value,source … DATASET`: a row for each dataset and
 /// property, tab separated.
 ///
 /// # Errors
 /// The row that is not such a row.
-pub fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
+fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
     let mut datasets: BTreeMap<String, Dataset> = BTreeMap::new();
     for row in text.lines() {
         let wrong = |_| Fault::generic(format!("cannot read the row {row:?} of \"zfs get\""));
@@ -131,6 +154,22 @@ pub fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
 /// The device of a zvol, a link that udev makes: spaces in its name become `+`.
 pub fn zvol_device(zvol: &str) -> PathBuf {
     Path::new("/dev/zvol").join(zvol.replace(' ', "+"))
+}
+
+/// The zvols whose links are below a folder of /dev/zvol, partitions too: the kernel's name (`zd16`) and the link.
+pub fn zvol_links(machine: &Machine, folder: &Path) -> Result<BTreeMap<String, PathBuf>, Fault> {
+    let mut links = BTreeMap::new();
+    for name in machine.list(folder)?.unwrap_or_default() {
+        let path = folder.join(name);
+        match machine.link(&path)? {
+            Some(target) => {
+                let block = target.file_name().map(|name| name.to_string_lossy().into_owned());
+                links.extend(block.map(|block| (block, path)));
+            }
+            None => links.extend(zvol_links(machine, &path)?),
+        }
+    }
+    Ok(links)
 }
 
 /// The zvol of such a device; no zvol has a `+` in its name (zfs(8)).
