@@ -66,11 +66,7 @@ impl Vault<'_> {
     fn node(&self, initiator: &str, password: Option<&str>, verb: &str) -> Result<i32> {
         let name = initiator.rsplit('-').next().unwrap_or_default();
         let set = match password {
-            Some(password) => format!(
-                "for pair in authmethod=CHAP username=lab password={password}; do
-                     iscsiadm $node -o update -n node.session.auth.${{pair%%=*}} -v ${{pair#*=}}
-                 done"
-            ),
+            Some(password) => set_password("iscsiadm $node", "lab", password),
             None => String::new(),
         };
         let script = format!(
@@ -94,6 +90,15 @@ impl Vault<'_> {
     fn secrets(&self, text: &str, mode: &str) -> Result<()> {
         self.here.run(&format!("echo '{text}' > {SECRETS} && chmod {mode} {SECRETS}")).map(|_| ())
     }
+}
+
+/// The lines of a script that give a record of open-iscsi (`iscsiadm -m node …`) a name and a password.
+pub(crate) fn set_password(record: &str, user: &str, password: &str) -> String {
+    format!(
+        "for pair in authmethod=CHAP username={user} password={password}; do
+             {record} -o update -n node.session.auth.${{pair%%=*}} -v ${{pair#*=}}
+         done"
+    )
 }
 
 /// CHAP in both modes: the right password in; a wrong one, none, and strangers out. Rotation, and files that are wrong.

@@ -268,6 +268,15 @@ fn parse_placement(xml: &str) -> Result<BTreeMap<String, String>, String> {
     }
 }
 
+/// Moves everything from the active node to the other one, and takes the first one back as a member.
+pub(crate) fn move_away(lab: &Lab, from: &Machine, to: &Machine) -> Result<()> {
+    ssh::within(lab, to, timers::PCS, &format!("pcs node standby {}", from.name))?;
+    await_placed(lab, to, Some(to.name))?;
+    // As `pcs node unstandby` does it, which takes minutes under emulation.
+    let unstandby = format!("crm_attribute --node {} --name standby --delete", from.name);
+    ssh::run(lab, to, &unstandby).map(|_| ())
+}
+
 /// Waits until all resources run on one node, on this one if it is given; returns its name.
 pub(crate) fn await_placed(lab: &Lab, from: &Machine, on: Option<&str>) -> Result<String> {
     let mut node = String::new();

@@ -26,7 +26,7 @@ pub(crate) const CLIENT_SIDE: [(&str, &str); 2] = [
 
 /// A node on which actions are run by hand.
 pub(crate) struct Hand<'a> {
-    lab: &'a Lab,
+    pub(crate) lab: &'a Lab,
     pub(crate) node: &'static Machine,
 }
 

@@ -3,8 +3,9 @@
 use crate::command::{await_until, stage};
 use crate::load::{self, Acks, Writer};
 use crate::machine::{self, MACHINES, Machine};
+use crate::pool_checks::{Hand, POOL};
 use crate::state::Lab;
-use crate::{cluster, image, net, plug, pool_checks, qmp, snapshot, ssh, timeline, timers};
+use crate::{cluster, image, net, plug, qmp, snapshot, ssh, timeline, timers};
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use std::fs;
@@ -80,13 +81,7 @@ pub(crate) fn planned(lab: &Lab) -> Result<()> {
 
 /// Puts the active node into standby, waits until the other one serves, and takes the first one back as a member.
 fn move_away(lab: &Lab, from: &Machine, to: &Machine, writer: &mut Writer) -> Result<()> {
-    stage(&format!("standby of {}", from.name), || {
-        ssh::within(lab, to, timers::PCS, &format!("pcs node standby {}", from.name))?;
-        cluster::await_placed(lab, to, Some(to.name)).map(|_| ())
-    })?;
-    // As `pcs node unstandby` does it, which takes minutes under emulation.
-    let unstandby = format!("crm_attribute --node {} --name standby --delete", from.name);
-    ssh::run(lab, to, &unstandby)?;
+    stage(&format!("standby of {}", from.name), || cluster::move_away(lab, from, to))?;
     writer.await_more(BLOCKS)?;
     let status = ssh::run(lab, to, "zpool status -p san-pool")?;
     ensure!(is_healthy(&status), "a planned move left the pool as:\n{status}");
@@ -110,8 +105,7 @@ pub(crate) fn crash(lab: &Lab) -> Result<()> {
     writer.await_more(BLOCKS)?;
     stage(&format!("{} returns, the pool heals", dead.name), || {
         ssh::await_one(lab, dead)?;
-        await_healthy(lab, survivor)?;
-        await_unmarked(lab, survivor, dead)
+        await_healed(lab, survivor, dead)
     })?;
     writer.await_more(BLOCKS)?;
     let acks = writer.stop()?;
@@ -145,9 +139,7 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
     machine::kill(lab, second)?;
     let refusal = format!("{} misses writes since", first.name);
     stage(&format!("{} dies too, {} comes back alone", second.name, first.name), || {
-        plug::mend(lab, first, plug::Fault::StaysOff)?;
-        machine::boot(lab, first)?;
-        ssh::await_one(lab, first)?;
+        power_up(lab, first)?;
         await_until("it refuses", timers::CLUSTER, || {
             let status = ssh::run(lab, quorum, "crm_mon --one-shot --output-as=xml");
             let status = status.map_err(|error| format!("{error:#}"))?;
@@ -163,9 +155,7 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
     let pools = ssh::run(lab, first, "zpool list -H -o name")?;
     ensure!(pools.is_empty(), "{} has imported {pools:?}", first.name);
     stage(&format!("{} is back", second.name), || {
-        plug::mend(lab, second, plug::Fault::StaysOff)?;
-        machine::boot(lab, second)?;
-        ssh::await_one(lab, second)?;
+        power_up(lab, second)?;
         cluster::await_placed(lab, quorum, None).map(|_| ())
     })?;
     judge(lab, &acks)
@@ -188,11 +178,8 @@ pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
         writer.await_more(BLOCKS)
     })?;
     stage(&format!("{} is back, the pool heals", second.name), || {
-        plug::mend(lab, second, plug::Fault::StaysOff)?;
-        machine::boot(lab, second)?;
-        ssh::await_one(lab, second)?;
-        await_healthy(lab, first)?;
-        await_unmarked(lab, first, second)
+        power_up(lab, second)?;
+        await_healed(lab, first, second)
     })?;
     let acks = writer.stop()?;
     judge(lab, &acks)
@@ -216,17 +203,13 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
         })?;
         writer.await_more(BLOCKS)?;
         ensure!(state()?.trim() != "SUSPENDED", "the pool is suspended");
-        let deep = pool_checks::exports("OCF_CHECK_LEVEL=10");
-        let deep =
-            format!("{deep}{}/{} monitor 2>&1; true", pool_checks::AGENTS, pool_checks::POOL);
-        let said = ssh::run(lab, active, &deep)?;
-        ensure!(said.contains(" is DEGRADED: "), "a deep monitor: {said}");
+        let said = Hand { lab, node: active }.act(POOL, "OCF_CHECK_LEVEL=10", "monitor")?;
+        ensure!(said.text.contains(" is DEGRADED: "), "a deep monitor: {}", said.text);
         Ok(())
     })?;
     stage("the link is back, the pool heals", || {
         net::connect("stor", standby.id, true)?;
-        await_healthy(lab, active)?;
-        await_unmarked(lab, active, standby)
+        await_healed(lab, active, standby)
     })?;
     writer.await_more(BLOCKS)?;
     let acks = writer.stop()?;
@@ -280,13 +263,25 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
         machine::boot(lab, sleeper)?;
         ssh::await_one(lab, sleeper)?;
         cluster::await_placed(lab, survivor, Some(survivor.name))?;
-        await_healthy(lab, survivor)?;
-        await_unmarked(lab, survivor, sleeper)
+        await_healed(lab, survivor, sleeper)
     })?;
     writer.await_more(BLOCKS)?;
     let acks = writer.stop()?;
     timeline::print(lab, acks.times[0], &[survivor], &acks)?;
     judge(lab, &acks)
+}
+
+/// Gives a machine power again whose plug had stayed off.
+fn power_up(lab: &Lab, node: &Machine) -> Result<()> {
+    plug::mend(lab, node, plug::Fault::StaysOff)?;
+    machine::boot(lab, node)?;
+    ssh::await_one(lab, node)
+}
+
+/// Waits until the pool is whole, and the node that missed writes bears no mark of it.
+pub(crate) fn await_healed(lab: &Lab, active: &Machine, returned: &Machine) -> Result<()> {
+    await_healthy(lab, active)?;
+    await_unmarked(lab, active, returned)
 }
 
 pub(crate) fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
@@ -298,7 +293,7 @@ pub(crate) fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
 }
 
 /// The mark on the node that missed writes goes when it has them.
-pub(crate) fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
+fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
     let ask = format!(
         "crm_attribute --node {} --name hasan-dirty-san-pool --lifetime forever --query --quiet 2>/dev/null || echo none",
         node.name

@@ -1,10 +1,11 @@
 //! Two VLANs, one open to everyone and one with a list and passwords, and a guest of QEMU's own initiator; all of it moves,
 //! and is taken over, and nobody loses a disk, a serial or a reservation.
 
+use crate::access_checks::set_password;
 use crate::command::{await_until, stage};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
-use crate::scenarios::{BLOCKS, await_healthy, await_unmarked, fresh_cluster, judge, other};
+use crate::scenarios::{BLOCKS, await_healed, await_healthy, fresh_cluster, judge, other};
 use crate::state::Lab;
 use crate::{cluster, guest, ssh, timers};
 use anyhow::{Result, ensure};
@@ -61,12 +62,11 @@ fn log_in(lab: &Lab) -> Result<()> {
     let script = format!(
         "set -e
         iscsiadm -m discovery -t st -p {PORTAL}
-        for pair in authmethod=CHAP username=end password=lab-end-secret; do
-            {node} -o update -n node.session.auth.${{pair%%=*}} -v ${{pair#*=}}
-        done
+        {}
         {node} --login
         udevadm settle -t 30
         ls {}",
+        set_password(&node, "end", "lab-end-secret"),
         device()
     );
     println!("{}", ssh::run(lab, Machine::named("client")?, &script)?.trim_end());
@@ -121,14 +121,8 @@ pub(crate) fn two_vlans(lab: &Lab) -> Result<()> {
         Ok(())
     };
     stage(&format!("standby of {}", first.name), || {
-        ssh::within(lab, second, timers::PCS, &format!("pcs node standby {}", first.name))?;
-        cluster::await_placed(lab, second, Some(second.name))?;
+        cluster::move_away(lab, first, second)?;
         await_second(lab, second, second)?;
-        ssh::run(
-            lab,
-            second,
-            &format!("crm_attribute --node {} --name standby --delete", first.name),
-        )?;
         check("a planned move")
     })?;
     stage(&format!("{} dies, {} takes over", second.name, first.name), || {
@@ -140,8 +134,7 @@ pub(crate) fn two_vlans(lab: &Lab) -> Result<()> {
     })?;
     stage(&format!("{} returns", second.name), || {
         ssh::await_one(lab, second)?;
-        await_healthy(lab, first)?;
-        await_unmarked(lab, first, second)
+        await_healed(lab, first, second)
     })?;
     let guests = guest::acks(lab);
     guest::stop(lab);
