@@ -6,6 +6,7 @@ use crate::identity::{Identities, Identity, NEXT, Note, Patience};
 use crate::observe::{Actual, blocks, kept_path, list, live, observe, observe_again};
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
+use crate::state::{decide_state, state};
 use hasan::lio::{self, Step};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Table};
@@ -48,9 +49,39 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
 }
 
 /// Brings the LUNs in line with the zvols while they are served. What does not work is reported and stops nothing, not even
-/// where nothing works: the LUNs that are there go on.
+/// where nothing works: the LUNs that are there go on. Where nothing is served, or badly, it says so and changes nothing.
 pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
-    let troubles = reconcile_served(machine, config).unwrap_or_else(|fault| vec![fault.reason]);
+    let datasets = match list(machine, config) {
+        Ok(datasets) => datasets,
+        Err(fault) => {
+            return match state(machine, &config.tpg, &config.dataset, true)? {
+                Rc::Success => report(&[fault.reason]),
+                rc => Ok(rc),
+            };
+        }
+    };
+    let _lock = match lio::lock(machine) {
+        Ok(lock) => lock,
+        Err(fault) => return report(&[fault.reason]),
+    };
+    lio::mend(machine)?;
+    let actual = observe(machine, config, datasets)?;
+    let rc = decide_state(actual.tpg.as_ref(), &actual.backstores, &config.dataset, true)?;
+    let (Some(tpg), Rc::Success) = (&actual.tpg, rc) else { return Ok(rc) };
+    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
+    let mut troubles = access.troubles.clone();
+    match reconcile(machine, config, &access, actual, Some(patience(config))) {
+        Ok((identities, left)) => {
+            tell(&identities, &access);
+            troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
+            troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
+        }
+        Err(fault) => troubles.push(fault.reason),
+    }
+    report(&troubles)
+}
+
+fn report(troubles: &[String]) -> Outcome {
     match troubles.len() {
         0 => Ok(Rc::Success),
         count => {
@@ -58,24 +89,6 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
             Err(Fault::new(Rc::Degraded, format!("{count} not as wanted: {first}")))
         }
     }
-}
-
-/// Returns what is not as wanted.
-fn reconcile_served(machine: &Machine, config: &Config) -> Result<Vec<String>, Fault> {
-    let datasets = list(machine, config)?;
-    let _lock = lio::lock(machine)?;
-    lio::mend(machine)?;
-    let actual = observe(machine, config, datasets)?;
-    let Some(tpg) = &actual.tpg else {
-        return Err(Fault::generic(format!("{} is not there", config.tpg)));
-    };
-    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
-    let (identities, left) = reconcile(machine, config, &access, actual, Some(patience(config)))?;
-    tell(&identities, &access);
-    let mut troubles = access.troubles;
-    troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
-    troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
-    Ok(troubles)
 }
 
 /// What a sync would do now, and why. Others may be at work, so that it can be old as soon as it is read.

@@ -15,6 +15,7 @@ use hasan::lio::TpgName;
 use hasan::machine::Machine;
 use hasan::names;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
+use hasan::zfs;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -214,8 +215,12 @@ impl Config {
     }
 
     fn pool(&self) -> &str {
-        self.dataset.split('/').next().unwrap_or_default()
+        pool_of(&self.dataset)
     }
+}
+
+fn pool_of(dataset: &str) -> &str {
+    dataset.split('/').next().unwrap_or_default()
 }
 
 /// What a stop or probe needs to know; all of it was checked by the start.
@@ -234,10 +239,12 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
             None => Ok(Rc::NotRunning),
             Some((tpg, dataset)) if action == Action::Stop => state::stop(machine, &tpg, dataset),
             Some((tpg, dataset)) => {
-                let rc = state::state(machine, &tpg, dataset)?;
-                let is_due =
-                    || observe::changed_reservations(machine, &tpg).map(|all| !all.is_empty());
-                if rc == Rc::Success && (ocf::check_level() >= 10 || is_due()?) {
+                let is_imported = zfs::pool_state(machine, pool_of(dataset))?.is_some();
+                if is_imported && ocf::check_level() >= 10 {
+                    return luns::sync(machine, &Config::new(values)?);
+                }
+                let rc = state::state(machine, &tpg, dataset, is_imported)?;
+                if rc == Rc::Success && !observe::changed_reservations(machine, &tpg)?.is_empty() {
                     return luns::sync(machine, &Config::new(values)?);
                 }
                 Ok(rc)

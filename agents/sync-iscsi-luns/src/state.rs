@@ -53,27 +53,26 @@ fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(crate) fn state(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome {
-    let pool = dataset.split('/').next().unwrap_or_default();
-    let is_imported = zfs::pool_state(machine, pool)?.is_some();
-    let zvols = zfs::zvol_device(dataset);
-    let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
-    decide_state(
-        lio::tpg(machine, name)?.as_ref(),
-        &lio::backstores(machine)?,
-        is_ours,
-        is_imported,
-    )
+pub(crate) fn state(
+    machine: &Machine,
+    name: &TpgName,
+    dataset: &str,
+    is_imported: bool,
+) -> Outcome {
+    let tpg = lio::tpg(machine, name)?;
+    decide_state(tpg.as_ref(), &lio::backstores(machine)?, dataset, is_imported)
 }
 
 /// A shell without LUNs is not running where the pool is not; anything that is left over from a
 /// zvol counts as running badly, so that it is stopped and not forgotten.
-fn decide_state(
+pub(crate) fn decide_state(
     tpg: Option<&Tpg>,
     backstores: &[Backstore],
-    is_ours: impl Fn(&Backstore) -> bool,
+    dataset: &str,
     is_imported: bool,
 ) -> Outcome {
+    let zvols = zfs::zvol_device(dataset);
+    let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
     let Some(tpg) = tpg.filter(|tpg| is_imported || !tpg.luns.is_empty()) else {
         return match backstores.iter().find(|each| is_ours(each)) {
             None => Ok(Rc::NotRunning),
@@ -121,7 +120,6 @@ mod tests {
         let file = BackstoreName { hba: "fileio_0".to_string(), name: "x".to_string() };
         let foreign = Tpg { luns: BTreeMap::from([(0, Some(file))]), ..Tpg::default() };
         let theirs = || Backstore { device: "/dev/sdz".into(), ..store(true) };
-        let is_ours = |each: &Backstore| each.device.starts_with("/dev/zvol/p/v");
         for (tpg, backstores, is_imported, want) in [
             (None, vec![theirs()], true, Rc::NotRunning),
             (Some(&foreign), vec![], true, Rc::Success),
@@ -138,7 +136,7 @@ mod tests {
             (Some(&full), vec![store(true)], false, Rc::Generic),
             (Some(&broken), vec![], true, Rc::Generic),
         ] {
-            let state = decide_state(tpg, &backstores, is_ours, is_imported);
+            let state = decide_state(tpg, &backstores, "p/v", is_imported);
             let rc = state.unwrap_or_else(|fault| fault.rc);
             assert_eq!(rc, want, "{tpg:?} {backstores:?} {is_imported}");
         }

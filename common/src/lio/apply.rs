@@ -143,6 +143,7 @@ fn make_tpg(machine: &Machine, tpg: &TpgName) -> Result<(), Fault> {
     machine.make_dir(Path::new(ISCSI))?;
     machine.make_dir(&Path::new(ISCSI).join(&tpg.iqn))?;
     machine.make_dir(&folder(tpg))?;
+    reservations::make_folder(machine)?;
     let port = folder(tpg).join("rtpi");
     if machine.exists(&port)
         && let Err(fault) = machine.write_attribute(&port, &relative_port(tpg).to_string())

@@ -20,6 +20,9 @@ const ATTRIBUTES: [&str; 6] = [
     "prod_mode_write_protect",
 ];
 
+/// What stands in the folder of an HBA beside its backstore (`target_core_configfs.c`, `target_core_hba_attrs`).
+const HBA_ATTRIBUTES: [&str; 2] = ["hba_info", "hba_mode"];
+
 /// The folder of a group.
 pub(super) fn folder(tpg: &TpgName) -> PathBuf {
     Path::new(ISCSI).join(&tpg.iqn).join(format!("tpgt_{}", tpg.tag))
@@ -134,7 +137,8 @@ pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
         if !hba.starts_with("iblock_") {
             continue;
         }
-        for name in machine.list(&Path::new(CORE).join(&hba))?.unwrap_or_default() {
+        let names = machine.list(&Path::new(CORE).join(&hba))?.unwrap_or_default();
+        for name in names.into_iter().filter(|name| !HBA_ATTRIBUTES.contains(&name.as_str())) {
             let at = BackstoreName { hba: hba.clone(), name };
             backstores.extend(backstore(machine, at)?);
         }
@@ -142,7 +146,7 @@ pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
     Ok(backstores)
 }
 
-/// `None` for the attributes of the HBA itself, and for a backstore that just went away.
+/// `None` for a backstore that just went away.
 fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, Fault> {
     let folder = Path::new(CORE).join(&at.hba).join(&at.name);
     let Some(enabled) = machine.read(&folder.join("enable"))? else { return Ok(None) };

@@ -31,13 +31,16 @@ pub fn serials(machine: &Machine) -> Result<BTreeSet<String>, Fault> {
     Ok(names.iter().filter_map(|name| name.strip_prefix("aptpl_").map(str::to_string)).collect())
 }
 
+/// Makes the folder of the kernel's files. The kernel does not, and without it refuses every change of a reservation.
+pub(super) fn make_folder(machine: &Machine) -> Result<(), Fault> {
+    let Some(root) = machine.read(Path::new(ROOT))? else { return Ok(()) };
+    machine.make_dir(Path::new(&root))?;
+    machine.make_dir(&Path::new(&root).join("pr"))
+}
+
 /// Makes the kernel's file say the same as the line: one that was left from an earlier time on this node is old.
 pub(super) fn put_file(machine: &Machine, serial: &str, line: &str) -> Result<(), Fault> {
     let Some(path) = file(machine, serial)? else { return Ok(()) };
-    // Without the folder the kernel refuses every change of a reservation; it makes neither that nor the one above.
-    for folder in path.ancestors().skip(1).take(2).collect::<Vec<_>>().into_iter().rev() {
-        machine.make_dir(folder)?;
-    }
     if line.is_empty() {
         machine.remove_file(&path)
     } else {
