@@ -1,11 +1,14 @@
 //! `iscsi-backend-export`: this node's legs, for ZFS here and for the other node by iSCSI.
 //!
-//! systemd runs `up` at boot and `down` at shutdown, with or without a cluster: a node in standby
-//! must go on exporting; and `strip` before the distribution restores its targets. As `ocf:hasan:iscsi-backend-export` it only reports.
+//! systemd runs `up` at boot and `down` at shutdown, with or without a cluster: a node in standby must go on exporting.
+//! Before the distribution restores its targets it runs `idle` and `strip`. As `ocf:hasan:iscsi-backend-export` it only
+//! reports.
 #![forbid(unsafe_code)]
 
+use hasan::legs::Leg;
+use hasan::lio::Backstore;
 use hasan::machine::Machine;
-use hasan::ocf::{self, Action, Agent, Kind, Operation, Outcome, Param, Rc, Values};
+use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
 use hasan::{config, export, lio, names, zfs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,16 +48,42 @@ fn main() -> ExitCode {
     match word.as_str() {
         "up" => by_systemd(export::up),
         "down" => by_systemd(export::down),
+        "idle" => by_systemd(idle),
         "strip" => by_systemd(strip),
         _ => ocf::main(&AGENT),
     }
 }
 
-/// Before targetcli's configuration is restored: it must bring up no LUN over a zvol of the cluster's pools.
-fn strip(machine: &Machine, path: &Path) -> Result<(), ocf::Fault> {
-    let pools = config::load(machine, path)?.pools;
-    let zvols: Vec<PathBuf> = pools.iter().map(|pool| zfs::zvol_device(pool)).collect();
-    lio::saveconfig::strip(machine, |device| zvols.iter().any(|pool| device.starts_with(pool)))
+/// Succeeds where the kernel serves nothing of ours. A restore of targetcli's configuration clears the kernel's first, and
+/// would cut off initiators and the other node.
+fn idle(machine: &Machine, path: &Path) -> Result<(), Fault> {
+    let ours = ours(machine, path)?;
+    let is_ours = |each: &Backstore| ours.iter().any(|place| each.device.starts_with(place));
+    match lio::backstores(machine)?.iter().find(|each| is_ours(each)) {
+        None => Ok(()),
+        Some(one) => Err(Fault::generic(format!(
+            "the targets of targetcli's configuration are not restored: that would clear the backstore {} over {}",
+            one.at.name,
+            one.device.display()
+        ))),
+    }
+}
+
+/// Before targetcli's configuration is restored: it must bring up no LUN over a zvol of the cluster's pools, and no leg.
+fn strip(machine: &Machine, path: &Path) -> Result<(), Fault> {
+    let ours = ours(machine, path)?;
+    lio::saveconfig::strip(machine, |device| ours.iter().any(|place| device.starts_with(place)))
+}
+
+/// The zvols of the cluster's pools, and the exported legs; none on a node that has no backend.
+fn ours(machine: &Machine, path: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let backend = match config::load(machine, path) {
+        Ok(backend) => backend,
+        Err(fault) if fault.rc == Rc::Installed => return Ok(Vec::new()),
+        Err(fault) => return Err(fault),
+    };
+    let zvols = backend.pools.iter().map(|pool| zfs::zvol_device(pool));
+    Ok(zvols.chain(backend.legs.keys().map(Leg::export_device)).collect())
 }
 
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
@@ -62,10 +91,10 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     ocf::report_only(machine, AGENT.name, action, || export::check(machine, Path::new(path)))
 }
 
-/// Time for `up` and `down`, below the unit's own.
+/// Time for these verbs, below the unit's own.
 const SYSTEMD_TIME: Duration = Duration::from_secs(80);
 
-fn by_systemd(verb: fn(&Machine, &Path) -> Result<(), ocf::Fault>) -> ExitCode {
+fn by_systemd(verb: fn(&Machine, &Path) -> Result<(), Fault>) -> ExitCode {
     ocf::open_log(AGENT.name);
     let machine = Machine::local(Instant::now() + SYSTEMD_TIME);
     match verb(&machine, Path::new(hasan::config::PATH)) {
