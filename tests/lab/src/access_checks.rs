@@ -8,6 +8,8 @@ use anyhow::{Result, ensure};
 
 const IQN: &str = "iqn.2025-01.lab.home:vault";
 const PORTAL: &str = "10.40.40.10:3261";
+/// The same door over IPv6.
+const PORTAL_6: &str = "[fd00:40::10]:3261";
 const FRIEND: &str = "iqn.2025-01.lab.home:initiator-friend";
 const STRANGER: &str = "iqn.2025-01.lab.home:initiator-stranger";
 /// On the list, without a password.
@@ -31,7 +33,9 @@ impl Vault<'_> {
     /// Runs an action of the LUNs or of the door.
     fn act(&self, agent: &str, more: &str, action: &str) -> Result<String> {
         let environment = match agent {
-            "client-iscsi-tpg" => format!("OCF_RESKEY_iqn={IQN} OCF_RESKEY_portals={PORTAL}"),
+            "client-iscsi-tpg" => {
+                format!("OCF_RESKEY_iqn={IQN} OCF_RESKEY_portals='{PORTAL} {PORTAL_6}'")
+            }
             _ => format!("OCF_RESKEY_iqn={IQN} OCF_RESKEY_dataset=san-pool/vault {more}"),
         };
         let said = self.here.act(agent, &environment, action)?;
@@ -41,6 +45,19 @@ impl Vault<'_> {
     fn up(&self, more: &str) -> Result<()> {
         ensure!(self.act("sync-iscsi-luns", more, "start")? == "0 ", "the LUNs");
         ensure!(self.act("client-iscsi-tpg", "", "start")? == "0 ", "the door");
+        Ok(())
+    }
+
+    /// The same group is reached over IPv6, too.
+    fn login_over_ipv6(&self, password: &str) -> Result<()> {
+        let node = format!("iscsiadm -m node -T {IQN} -p {PORTAL_6}");
+        let script = format!(
+            "set -e; {node} -o new > /dev/null
+             {}
+             {node} --login; iscsiadm -m session | grep -F '{PORTAL_6},'; {node} --logout; {node} -o delete",
+            set_password(&node, "lab", password)
+        );
+        println!("{}", ssh::run(self.lab, self.client, &script)?.trim_end());
         Ok(())
     }
 
@@ -105,6 +122,9 @@ pub(crate) fn set_password(record: &str, user: &str, password: &str) -> String {
 pub(crate) fn chap(lab: &Lab) -> Result<()> {
     let (here, _) = by_hand(lab)?;
     let vault = Vault { here, client: Machine::named("client")?, lab };
+    for (node, host) in [(vault.here.node, "10"), (vault.client, "4")] {
+        ssh::run(lab, node, &format!("ip addr add fd00:40::{host}/64 dev hyp nodad"))?;
+    }
     vault.here.run("zfs create -p san-pool/vault && zfs create -s -V 32M san-pool/vault/v && udevadm settle -t 60")?;
 
     let everyone = format!("OCF_RESKEY_generate_node_acls=1 OCF_RESKEY_chap_file={SECRETS}");
@@ -116,6 +136,8 @@ pub(crate) fn chap(lab: &Lab) -> Result<()> {
     for (password, want) in [(None, REFUSED), (Some("wrong-password"), REFUSED), (Some(OLD), 0)] {
         ensure!(vault.login(STRANGER, password)? == want, "everyone, with {password:?}");
     }
+
+    vault.login_over_ipv6(OLD)?;
 
     // The password changes while a session lives.
     ensure!(vault.node(FRIEND, Some(OLD), "--login || code=$?")? == 0, "the friend");

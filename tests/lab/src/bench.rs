@@ -1,7 +1,7 @@
 //! What is worth a comparison: measurements, not tests.
 
-use crate::lun_checks;
 use crate::machine;
+use crate::many_luns;
 use crate::plug;
 use crate::pool_checks::{AGENTS, POOL, by_hand, exports};
 use crate::state::Lab;
@@ -16,8 +16,8 @@ pub(crate) fn run(lab: &Lab, only: &[String]) -> Result<()> {
     for interval in [1000, 500, 250].iter().filter(|_| is_asked("import")) {
         import(lab, *interval)?;
     }
-    for count in [15, 300, 1000].iter().filter(|_| is_asked("luns")) {
-        lun_checks::measure(lab, *count)?;
+    if is_asked("luns") {
+        many_luns::bench(lab)?;
     }
     machine::stop_all(lab)
 }

@@ -2,7 +2,9 @@
 
 use crate::machine::{self, Machine};
 use crate::state::Lab;
-use crate::{access_checks, cluster, load, lun_checks, pool_checks, scenarios, ssh, timers, vlans};
+use crate::{
+    access_checks, cluster, load, lun_checks, many_luns, pool_checks, scenarios, ssh, timers, vlans,
+};
 use anyhow::{Result, bail, ensure};
 use std::time::Instant;
 
@@ -20,17 +22,18 @@ const CHECKS: [Check; 14] = [
     ("zfs-pool on a suspended pool", pool_checks::suspended),
     ("sync-iscsi-luns follows the zvols", lun_checks::syncs),
     ("sync-iscsi-luns beside Proxmox's plugin", lun_checks::plugin),
-    ("sync-iscsi-luns with a hundred LUNs", lun_checks::many),
+    ("sync-iscsi-luns with a hundred LUNs", many_luns::hundred),
     ("CHAP lets in who has the password", access_checks::chap),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("a node with old data alone", scenarios::stale),
 ];
 
 /// The rest: by name, or with `--all`. `make demo` shows the first two.
-const MORE: [Check; 6] = [
+const MORE: [Check; 7] = [
     ("planned failover and back", scenarios::planned),
     ("crash of the active node", scenarios::crash),
     ("sync-iscsi-luns is cut off between any two steps", lun_checks::cut),
+    ("targetcli's configuration is restored without our part", lun_checks::restore),
     ("the last owner alone", scenarios::last_owner),
     ("the storage link is cut", scenarios::link_cut),
     ("a frozen node wakes up", scenarios::frozen),

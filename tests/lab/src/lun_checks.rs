@@ -1,7 +1,7 @@
 //! `sync-iscsi-luns`, action by action, on real kernels, beside people and programs that use targetcli.
 
 use crate::command::await_until;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::pool_checks::{AGENTS, CLIENT_SIDE, Hand, Said, by_hand};
 use crate::state::Lab;
 use crate::{cluster, ssh, timers};
@@ -185,6 +185,55 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     cluster::luns_of_client(lab).map(|_| ())
 }
 
+const RESTORE: &str = "rtslib-fb-targetctl";
+const THEIRS: &str = "iqn.2025-01.lab.home:theirs";
+
+/// The distribution's unit that restores targetcli's configuration: while a node serves it is held back; at a boot it
+/// restores what others have made, and nothing of ours, whatever the file says.
+pub(crate) fn restore(lab: &Lab) -> Result<()> {
+    let (here, there) = by_hand(lab)?;
+    let before = client_sees(lab)?;
+    let restart = format!(
+        "systemctl restart {RESTORE}; systemctl stop {RESTORE}; journalctl --sync; \
+         journalctl --boot -o cat -u {RESTORE} | grep iscsi-backend-export"
+    );
+    println!("{}", ssh::within(lab, here.node, timers::PCS, &restart)?.trim_end());
+    ensure!(client_sees(lab)? == before, "a restart of {RESTORE} cost the client its LUNs");
+
+    let create = format!(
+        "set -e; targetcli /backstores/fileio create theirs /root/theirs 8M
+         targetcli /iscsi create {THEIRS}; targetcli /iscsi/{THEIRS}/tpg1/luns create /backstores/fileio/theirs
+         targetcli saveconfig; systemctl -q enable {RESTORE}"
+    );
+    ssh::within(lab, there.node, timers::PCS, &create)?;
+    // As it would be after a loss of power on the active node, with what other people have there, too.
+    let active = here.run("cat /etc/rtslib-fb-target/saveconfig.json")?;
+    ssh::put(lab, there.node, "/root/active.json", active.as_bytes())?;
+    there.run(
+        "python3 -c 'import json
+path = \"/etc/rtslib-fb-target/saveconfig.json\"
+ours, theirs = json.load(open(\"/root/active.json\")), json.load(open(path))
+for key in \"storage_objects\", \"targets\": theirs[key] += ours[key]
+json.dump(theirs, open(path, \"w\"))'
+         grep -q hypervisor /etc/rtslib-fb-target/saveconfig.json && sync",
+    )?;
+    machine::kill(lab, there.node)?;
+    machine::boot(lab, there.node)?;
+    ssh::await_one(lab, there.node)?;
+    await_until("the export is complete", timers::CLUSTER, || {
+        let said = there.act("iscsi-backend-export", "", "monitor");
+        let said = said.map_err(|error| format!("{error:#}"))?;
+        if said.code == 0 { Ok(()) } else { Err(said.text) }
+    })?;
+    let targets = there.run("ls -d /sys/kernel/config/target/iscsi/iqn*")?;
+    println!("after a boot there are:\n{targets}");
+    ensure!(targets.contains(THEIRS), "the target of others is not restored");
+    ensure!(!targets.contains("hypervisor"), "the client's target was restored");
+    let devices = there.run("cat /sys/kernel/config/target/core/*/*/udev_path")?;
+    ensure!(!devices.contains("zvol"), "zvols were restored: {devices}");
+    Ok(())
+}
+
 /// Killed between any two of its steps, a start or a stop leaves nothing that the next action cannot settle.
 pub(crate) fn cut(lab: &Lab) -> Result<()> {
     let (here, _) = by_hand(lab)?;
@@ -219,107 +268,5 @@ pub(crate) fn cut(lab: &Lab) -> Result<()> {
             }
         }
     }
-    Ok(())
-}
-
-/// How long things took with many LUNs, seconds of the emulated machine.
-#[derive(Debug)]
-pub(crate) struct Times {
-    /// One operation after the other, by a program that does nothing else.
-    bare_up: f64,
-    bare_down: f64,
-    /// The agent's.
-    start: f64,
-    stop: f64,
-    sync: f64,
-    /// `zfs get` of all that the agent asks for, in which a sync that has nothing to do spends its time.
-    list: f64,
-}
-
-impl Times {
-    /// The shorter time of each: a machine that others use as well makes things slow now and then, but never fast.
-    fn best(self, other: &Times) -> Times {
-        Times {
-            bare_up: self.bare_up.min(other.bare_up),
-            bare_down: self.bare_down.min(other.bare_down),
-            start: self.start.min(other.start),
-            stop: self.stop.min(other.stop),
-            sync: self.sync.min(other.sync),
-            list: self.list.min(other.list),
-        }
-    }
-}
-
-/// Up and down of many LUNs, by the agent and by a bare loop of the same operations in the same machine.
-pub(crate) fn measure(lab: &Lab, count: u32) -> Result<Times> {
-    const IQN: &str = "iqn.2025-01.lab.home:many";
-    let (here, _) = by_hand(lab)?;
-    let program = std::fs::read(lab.program("lab-luns"))?;
-    let place = "cat > /usr/local/bin/lab-luns && chmod 755 /usr/local/bin/lab-luns";
-    ssh::feed(lab, here.node, place, &program)?;
-    let make = format!(
-        "zfs create -o volmode=dev san-pool/many
-         for i in $(seq {count}); do zfs create -s -V 8M san-pool/many/v$i; done; udevadm settle -t 100"
-    );
-    ssh::within(lab, here.node, timers::PCS * count.div_ceil(200), &make)?;
-    await_until("all zvols have their devices", timers::CLUSTER, || {
-        let there =
-            here.run("ls /dev/zvol/san-pool/many | wc -l").map_err(|error| format!("{error:#}"))?;
-        if there.trim() == count.to_string() { Ok(()) } else { Err(there) }
-    })?;
-    let bare = |verb: &str| -> Result<f64> {
-        let line = format!("lab-luns {verb} {IQN} /dev/zvol/san-pool/many");
-        Ok(ssh::within(lab, here.node, timers::PCS, &line)?.trim().parse::<f64>()? / 1000.0)
-    };
-    let act = |action: &str, more: &str| -> Result<f64> {
-        let environment = format!(
-            "OCF_RESKEY_iqn={IQN} OCF_RESKEY_dataset=san-pool/many OCF_RESKEY_generate_node_acls=1 {more}"
-        );
-        let said = here.timed("sync-iscsi-luns", &environment, action)?;
-        ensure!(said.0 == 0, "{action} of {count} LUNs: exit {}", said.0);
-        Ok(said.1)
-    };
-    let columns =
-        "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial";
-    let list = format!(
-        "begin=$(date +%s%N); zfs get -Hp -r -t filesystem,volume {columns} san-pool/many > /dev/null; \
-         echo $(( $(date +%s%N) - begin ))"
-    );
-    // The first start gives identities; the figures are of those after it.
-    act("start", "")?;
-    act("stop", "")?;
-    let round = || -> Result<Times> {
-        let times = Times {
-            bare_up: bare("up")?,
-            bare_down: bare("down")?,
-            start: act("start", "")?,
-            sync: act("monitor", "OCF_CHECK_LEVEL=10")?,
-            list: here.run(&list)?.trim().parse::<f64>()? / 1e9,
-            stop: act("stop", "")?,
-        };
-        println!("{count} LUNs: {times:.2?}");
-        Ok(times)
-    };
-    let mut times = round()?;
-    for _ in 1..3 {
-        times = times.best(&round()?);
-    }
-    let held = here.run("ls /sys/kernel/config/target/core; cat /sys/kernel/rcu_expedited")?;
-    ensure!(
-        held.lines().filter(|line| line.starts_with("iblock_")).count() == 4
-            && held.ends_with("0\n"),
-        "{held}"
-    );
-    println!("{count} LUNs, the best of three: {times:.2?}");
-    Ok(times)
-}
-
-/// The agent is in the range of a program that does only what must be done: a start that waited for the kernel or for
-/// the disk at each LUN would take many times as long, and so would a stop that waits for each grace period.
-pub(crate) fn many(lab: &Lab) -> Result<()> {
-    let times = measure(lab, 100)?;
-    ensure!(times.start <= 2.0 * (times.bare_up + times.list), "a start is slow: {times:.2?}");
-    ensure!(times.sync <= times.start, "a sync is slow: {times:.2?}");
-    ensure!(times.stop <= times.bare_down, "a stop is slow: {times:.2?}");
     Ok(())
 }

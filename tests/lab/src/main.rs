@@ -20,6 +20,7 @@ mod image;
 mod load;
 mod lun_checks;
 mod machine;
+mod many_luns;
 mod net;
 mod plug;
 mod pool_checks;

@@ -5,7 +5,7 @@ use crate::command::await_until;
 use crate::machine::{self, Machine};
 use crate::scenarios::{fresh_cluster, other};
 use crate::state::Lab;
-use crate::{ssh, timers};
+use crate::{cluster, ssh, timers};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,14 @@ pub(crate) struct Said {
     pub(crate) took: Duration,
 }
 
-impl Hand<'_> {
+impl<'a> Hand<'a> {
+    /// The node that has the pool.
+    pub(crate) fn on_active(lab: &'a Lab) -> Result<Hand<'a>> {
+        let quorum = Machine::named("quorum-c")?;
+        let node = Machine::named(&cluster::await_placed(lab, quorum, None)?)?;
+        Ok(Hand { lab, node })
+    }
+
     pub(crate) fn run(&self, command: &str) -> Result<String> {
         ssh::run(self.lab, self.node, command)
     }

@@ -4,8 +4,9 @@ use crate::command::{await_until, stage};
 use crate::load::{self, Acks, Writer};
 use crate::machine::{self, MACHINES, Machine};
 use crate::pool_checks::{Hand, POOL};
+use crate::snapshot::{self, Kind};
 use crate::state::Lab;
-use crate::{cluster, image, net, plug, qmp, snapshot, ssh, timeline, timers};
+use crate::{cluster, image, net, plug, qmp, ssh, timeline, timers};
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use std::fs;
@@ -18,12 +19,12 @@ pub(crate) const BLOCKS: u64 = 500;
 pub(crate) fn fresh_cluster(lab: &Lab) -> Result<&'static Machine> {
     image::ensure(lab)?;
     let key = cluster::key(lab)?;
-    if !snapshot::folder(lab, &key).is_dir() {
+    if !snapshot::folder(lab, Kind::Cluster, &key).is_dir() {
         make_cluster(lab)?;
-        stage("snapshot", || snapshot::save(lab, &key))?;
+        stage("snapshot", || snapshot::save(lab, Kind::Cluster, &key))?;
     }
     stage("cluster from its snapshot", || {
-        snapshot::load(lab, &key)?;
+        snapshot::load(lab, Kind::Cluster, &key)?;
         ssh::await_all(lab)?;
         let quorum = Machine::named("quorum-c")?;
         Machine::named(&cluster::await_placed(lab, quorum, None)?)

@@ -17,16 +17,34 @@ use std::time::Duration;
 const SAVE: Duration = Duration::from_secs(300);
 const LOAD: Duration = Duration::from_secs(120);
 
-/// Where the snapshot of this key is.
-pub(crate) fn folder(lab: &Lab, key: &str) -> PathBuf {
-    lab.state.join(format!("snapshot-{}-{key}", lab.release))
+/// What is in a snapshot.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// The configured cluster.
+    Cluster,
+    /// The same with many zvols.
+    Luns,
 }
 
-/// Saves all machines, and stops them. Only the newest snapshot of a release is kept.
-pub(crate) fn save(lab: &Lab, key: &str) -> Result<()> {
-    let folder = folder(lab, key);
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Cluster => "snapshot",
+            Kind::Luns => "luns",
+        }
+    }
+}
+
+/// Where the snapshot of this key is.
+pub(crate) fn folder(lab: &Lab, kind: Kind, key: &str) -> PathBuf {
+    lab.state.join(format!("{}-{}-{key}", kind.word(), lab.release))
+}
+
+/// Saves all machines, and stops them. Only the newest snapshot of a kind and release is kept.
+pub(crate) fn save(lab: &Lab, kind: Kind, key: &str) -> Result<()> {
+    let folder = folder(lab, kind, key);
     let unfinished = folder.with_extension("unfinished");
-    let of_release = format!("snapshot-{}-", lab.release);
+    let of_release = format!("{}-{}-", kind.word(), lab.release);
     for entry in fs::read_dir(&lab.state)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(&of_release) {
             fs::remove_dir_all(entry.path())?;
@@ -59,8 +77,8 @@ pub(crate) fn save(lab: &Lab, key: &str) -> Result<()> {
 }
 
 /// Starts all machines as they were when they were saved.
-pub(crate) fn load(lab: &Lab, key: &str) -> Result<()> {
-    let folder = folder(lab, key);
+pub(crate) fn load(lab: &Lab, kind: Kind, key: &str) -> Result<()> {
+    let folder = folder(lab, kind, key);
     machine::stop_all(lab)?;
     fs::remove_dir_all(lab.run())?;
     fs::create_dir_all(lab.run())?;
