@@ -3,7 +3,7 @@
 use crate::identity::RESERVATIONS;
 use crate::observe::changed_reservations;
 use crate::saved;
-use hasan::lio::{self, Backstore, Tpg, TpgName};
+use hasan::lio::{self, Backstore, Step, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc};
 use hasan::zfs;
@@ -22,15 +22,17 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
             || each.block.as_ref().is_some_and(|block| blocks.contains_key(block))
             || each.is_half_made()
     };
-    let observe = || -> Result<(Option<Tpg>, Vec<Backstore>), Fault> {
-        Ok((lio::tpg(machine, name)?, lio::backstores(machine)?))
+    let plan = || -> Result<Vec<Step>, Fault> {
+        let (tpg, backstores) = (lio::tpg(machine, name)?, lio::backstores(machine)?);
+        let mut steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
+        if lio::is_target_empty(machine, name)? {
+            steps.push(Step::RemoveTarget(name.clone()));
+        }
+        Ok(steps)
     };
-    let (tpg, backstores) = observe()?;
-    let steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
-    lio::apply_all(machine, &steps)?;
-    let (tpg, backstores) = observe()?;
-    saved::show(machine, name, &zvols, tpg.as_ref(), &backstores);
-    match lio::shell_down(name, tpg.as_ref(), &backstores, is_ours).first() {
+    lio::apply_all(machine, &plan()?)?;
+    saved::show(machine, name, &zvols, None, &[]);
+    match plan()?.first() {
         None => Ok(Rc::Success),
         Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),
     }

@@ -1,7 +1,7 @@
 //! Does one step. Each can be cut off at any point and done again.
 
 use super::expedite::Expedited;
-use super::observe::{CORE, ISCSI, folder, link_in};
+use super::observe::{CORE, ISCSI, folder, is_target_empty, link_in};
 use super::{BackstoreName, Lun, Step, TpgName, Who, reservations};
 use crate::chap::Credentials;
 use crate::machine::Machine;
@@ -100,6 +100,7 @@ fn apply(machine: &Machine, what: &Step) -> Result<(), Fault> {
         Step::RemoveLun(tpg, number) => remove_linked(machine, &lun_folder(tpg, *number)),
         Step::RemoveBackstore(at) => remove_backstore(machine, at),
         Step::RemoveTpg(tpg) => remove_tpg(machine, tpg),
+        Step::RemoveTarget(tpg) => remove_target(machine, tpg),
     }
 }
 
@@ -233,10 +234,9 @@ fn remove_backstore(machine: &Machine, at: &BackstoreName) -> Result<(), Fault> 
 /// The target goes with its last group: another group of the same target keeps it.
 fn remove_tpg(machine: &Machine, tpg: &TpgName) -> Result<(), Fault> {
     machine.remove_dir(&folder(tpg))?;
-    let target = Path::new(ISCSI).join(&tpg.iqn);
-    let names = machine.list(&target)?.unwrap_or_default();
-    if names.iter().any(|name| name.starts_with("tpgt_")) {
-        return Ok(());
-    }
-    machine.remove_dir(&target)
+    if is_target_empty(machine, tpg)? { remove_target(machine, tpg) } else { Ok(()) }
+}
+
+fn remove_target(machine: &Machine, tpg: &TpgName) -> Result<(), Fault> {
+    machine.remove_dir(&Path::new(ISCSI).join(&tpg.iqn))
 }

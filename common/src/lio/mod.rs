@@ -17,7 +17,7 @@ pub mod saveconfig;
 pub use apply::{Failure, apply_all};
 pub use expedite::mend;
 pub use lock::{lock, lock_targetcli};
-pub use observe::{backstores, lets_in, tpg};
+pub use observe::{backstores, is_target_empty, lets_in, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
 use crate::chap::Credentials;
@@ -178,6 +178,8 @@ pub enum Step {
     RemoveBackstore(BackstoreName),
     /// Remove the group, and the target with its last group.
     RemoveTpg(TpgName),
+    /// Remove the target of a group that is gone, where no group is left of it.
+    RemoveTarget(TpgName),
 }
 
 impl fmt::Display for TpgName {
@@ -221,6 +223,7 @@ impl fmt::Display for Step {
             Step::RemoveLun(tpg, number) => write!(out, "remove LUN {number} of {tpg}"),
             Step::RemoveBackstore(at) => write!(out, "remove the backstore {}", at.name),
             Step::RemoveTpg(tpg) => write!(out, "remove {tpg}"),
+            Step::RemoveTarget(tpg) => write!(out, "remove the empty target {}", tpg.iqn),
         }
     }
 }

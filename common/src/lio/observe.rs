@@ -76,6 +76,12 @@ fn credentials(machine: &Machine, folder: &Path) -> Result<Option<Credentials>, 
     Ok(Some(Credentials { user: user.unwrap_or_default(), password: secret(password), mutual }))
 }
 
+/// Whether the target of a group is there without any group: an action was cut off just before or after the group.
+pub fn is_target_empty(machine: &Machine, name: &TpgName) -> Result<bool, Fault> {
+    let names = machine.list(&Path::new(ISCSI).join(&name.iqn))?;
+    Ok(names.is_some_and(|names| !names.iter().any(|name| name.starts_with("tpgt_"))))
+}
+
 /// Whether a group lets an initiator in by a rule of its own; `None` if there is no such group. For
 /// a look each second: it reads nothing.
 pub fn lets_in(machine: &Machine, name: &TpgName, initiator: &str) -> Option<bool> {

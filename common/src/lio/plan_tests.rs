@@ -90,6 +90,7 @@ impl Kernel {
                 let is_empty = tpg.luns.is_empty() && tpg.acls.is_empty() && tpg.portals.is_empty();
                 assert!(is_empty, "ENOTEMPTY");
             }
+            Step::RemoveTarget(_) => panic!("no plan for a group asks for this"),
         }
     }
 }
