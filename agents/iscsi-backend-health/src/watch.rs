@@ -1,5 +1,6 @@
 //! The daemon: a pass each second. It holds a lock while it runs, by which the agent knows of it.
 
+use crate::notify::{ALIVE, READY, notify};
 use crate::pass::Watch;
 use hasan::config;
 use hasan::machine::Machine;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 const LOCK: &str = "/run/hasan/backend-watch.lock";
 /// Pause between two passes.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Time for the programs of one pass.
+/// Time for the programs of one pass; the unit's WatchdogSec= is longer.
 const PASS: Duration = Duration::from_secs(30);
 
 pub(crate) fn main(name: &str) -> ExitCode {
@@ -33,8 +34,11 @@ fn watch() -> Result<std::convert::Infallible, Fault> {
     let backend = config::load(&machine, Path::new(config::PATH))?;
     tracing::info!("watching the legs of {}", backend.peer.node);
     let mut watch = Watch::default();
+    // Before the first pass: while the other node is down it takes long, and Pacemaker must not wait for it.
+    notify(READY);
     loop {
         watch.pass(&machine.with_time(PASS), &backend);
+        notify(ALIVE);
         std::thread::sleep(INTERVAL);
     }
 }
