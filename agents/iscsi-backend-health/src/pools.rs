@@ -1,13 +1,16 @@
-//! The pools on the legs, while they are imported here: the mark on the other node while its legs
-//! miss writes, and the way back of legs that have returned.
+//! The pools on the legs, while they are imported here: the marks on the nodes whose legs miss writes, and the way back
+//! of legs that have returned.
 
+use crate::healing::{Limit, Verdict, decide, dirty, leg_of};
 use hasan::config::Backend;
 use hasan::legs::Leg;
-use hasan::machine::Machine;
+use hasan::machine::{Follow, Machine};
 use hasan::ocf::Fault;
-use hasan::pacemaker;
+use hasan::pacemaker::{self, Change, Cib, Condition};
 use hasan::zfs::{self, PoolState, Status};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long all legs must have been here before they are brought back: a link that flaps would
@@ -16,27 +19,33 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a pool that is not well.
 const LOOK: Duration = Duration::from_secs(3);
 
+/// How long a leg may take to show its label.
+const LABEL: Duration = Duration::from_secs(5);
+
+/// What is kept of all pools.
 #[derive(Default)]
 pub(crate) struct Care {
-    /// Pools that need a look: `zpool status` runs for them alone.
-    unwell: BTreeSet<String>,
-    /// Pools whose mark on the other node is known to be written.
-    marked: BTreeSet<String>,
+    pools: BTreeMap<String, Pool>,
+    events: Option<Follow>,
     /// Since when all legs of the other node have been here.
     all_here_since: Option<Instant>,
     last_look: Option<Instant>,
-    has_begun: bool,
 }
 
-/// What to do about a pool that needs a look.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Bring these legs back: `zpool online`, `zpool clear`.
-    BringBack(Vec<String>),
-    /// Something runs, or waits for a person.
-    Wait,
-    /// All legs have all writes.
-    Well,
+/// What is kept of a pool while it is imported here.
+#[derive(Default)]
+struct Pool {
+    /// Whether it needs a look: `zpool status` runs for such a pool alone.
+    unwell: bool,
+    /// Whether ZFS has told of something since the last look.
+    news: bool,
+    /// Nodes whose mark is known to be written.
+    marked: BTreeSet<String>,
+    /// The errors of each leg when the last scrub of ours began.
+    scrubbed: Option<BTreeMap<String, u64>>,
+    tries: Limit,
+    /// What was logged last, which is not said each time anew.
+    said: String,
 }
 
 impl Care {
@@ -52,16 +61,10 @@ impl Care {
     /// Marks the other node for every pool that is imported here; returns when the cluster has
     /// taken all of it.
     pub(crate) fn mark(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
-        for (pool, _) in imported(machine, backend)? {
-            self.unwell.insert(pool.clone());
-            if self.marked.contains(&pool) {
-                continue;
-            }
-            check_ownership(machine, &pool)?;
-            let name = pacemaker::dirty_mark(&pool);
-            pacemaker::set_attribute(machine, &backend.peer.node, &name, &pacemaker::now())?;
-            tracing::warn!("{} is marked: its legs of {pool} miss writes", backend.peer.node);
-            self.marked.insert(pool);
+        for (name, _) in imported(machine, backend)? {
+            let pool = self.pools.entry(name.clone()).or_default();
+            pool.unwell = true;
+            pool.mark(machine, &name, &backend.peer.node)?;
         }
         Ok(())
     }
@@ -74,52 +77,181 @@ impl Care {
         all_here: bool,
     ) -> Result<(), Fault> {
         self.all_here_since = all_here.then(|| self.all_here_since.unwrap_or_else(Instant::now));
-        let pools = imported(machine, backend)?;
-        for (pool, state) in &pools {
-            // A daemon that has just begun does not know what it missed.
-            if *state == PoolState::Degraded || !self.has_begun {
-                self.unwell.insert(pool.clone());
-            }
-        }
-        self.has_begun |= !pools.is_empty();
-        if pools.is_empty() {
+        let imported = imported(machine, backend)?;
+        if imported.is_empty() {
             *self = Care { all_here_since: self.all_here_since, ..Care::default() };
-        }
-        let is_stable = self.all_here_since.is_some_and(|since| since.elapsed() >= STABLE);
-        let is_due = self.last_look.is_none_or(|last| last.elapsed() >= LOOK);
-        if !is_stable || !is_due {
             return Ok(());
         }
-        for (pool, _) in pools.into_iter().filter(|(_, state)| state.is_usable()) {
-            if self.unwell.contains(&pool) {
+        let has_news = self.has_news(machine)?;
+        let is_stable = self.all_here_since.is_some_and(|since| since.elapsed() >= STABLE);
+        let is_due = self.last_look.is_none_or(|last| last.elapsed() >= LOOK);
+        for (name, state) in imported {
+            let pool = self.pools.entry(name.clone()).or_default();
+            pool.news |= has_news;
+            pool.unwell |= has_news || state == PoolState::Degraded;
+            if is_due && pool.unwell && (is_stable || pool.news) && state.is_usable() {
                 self.last_look = Some(Instant::now());
-                self.look(machine, backend, &pool)?;
+                pool.look(machine, backend, &name, is_stable)?;
             }
         }
         Ok(())
     }
 
-    fn look(&mut self, machine: &Machine, backend: &Backend, pool: &str) -> Result<(), Fault> {
-        let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", pool])?)?;
-        let legs: BTreeSet<&str> =
-            backend.legs.keys().chain(&backend.peer.legs).map(Leg::name).collect();
-        match decide(&status, &legs) {
-            Verdict::BringBack(names) => bring_back(machine, pool, &names),
-            Verdict::Wait => Ok(()),
-            Verdict::Well => {
-                unmark(machine, backend, pool)?;
-                self.unwell.remove(pool);
-                self.marked.remove(pool);
-                Ok(())
+    /// Whether ZFS has told of an error or of a change. A daemon that has just begun does not know what it missed.
+    fn has_news(&mut self, machine: &Machine) -> Result<bool, Fault> {
+        match self.events.as_mut().map(Follow::lines) {
+            Some(Some(lines)) => Ok(lines.iter().any(|line| is_news(line))),
+            _ => {
+                self.events = Some(machine.follow("zpool", &["events", "-f", "-H"])?);
+                Ok(true)
             }
         }
     }
 }
 
+/// Whether a line of `zpool events -H`, time and class, tells of errors or of a vdev's state. A slow I/O is neither.
+fn is_news(line: &str) -> bool {
+    let class = line.split('\t').nth(1).unwrap_or(line);
+    !matches!(class, "ereport.fs.zfs.delay" | "ereport.fs.zfs.deadman")
+        && (class.starts_with("ereport.") || class.starts_with("resource."))
+}
+
+impl Pool {
+    fn mark(&mut self, machine: &Machine, name: &str, node: &str) -> Result<(), Fault> {
+        if self.marked.contains(node) {
+            return Ok(());
+        }
+        let cib = pacemaker::cib(machine)?;
+        let own = pacemaker::own_name(machine)?;
+        check_ownership(&cib, &own, name)?;
+        let (mark, now) = (pacemaker::dirty_mark(name), pacemaker::now());
+        // One that is there says since when; and it is written all the same, because only the cluster knows whether this
+        // node still has the pool.
+        let value = cib.attribute(node, &mark).unwrap_or(&now);
+        let change = Change::Attribute { node, name: &mark, value };
+        cib.change(machine, Condition::Owner { pool: name, node: &own }, &[change])?;
+        tracing::warn!("{node} is marked: its legs of {name} miss writes, or may");
+        self.marked.insert(node.to_string());
+        Ok(())
+    }
+
+    /// One look at the vdevs, and what follows from it. While legs are away, or come and go, nothing is brought back.
+    fn look(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        name: &str,
+        is_stable: bool,
+    ) -> Result<(), Fault> {
+        self.news = false;
+        let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", name])?)?;
+        let (own, other) = dirty(&status, backend);
+        if own {
+            self.mark(machine, name, &pacemaker::own_name(machine)?)?;
+        }
+        if other {
+            self.mark(machine, name, &backend.peer.node)?;
+        }
+        if !is_stable {
+            return Ok(());
+        }
+        let foreign = foreign(machine, backend, &status)?;
+        let legs = backend.legs.keys().chain(&backend.peer.legs).map(Leg::name);
+        let usable: BTreeSet<&str> = legs.filter(|leg| !foreign.contains(*leg)).collect();
+        self.say(&advice(name, &foreign));
+        match decide(&status, &usable, self.scrubbed.as_ref()) {
+            Verdict::BringBack(vdevs) if self.may_try(name) => bring_back(machine, name, &vdevs),
+            Verdict::Scrub(errors) if self.may_try(name) => {
+                tracing::warn!("legs of {name} are ONLINE with errors {errors:?}: it is scrubbed");
+                machine.run("zpool", &["scrub", name])?;
+                self.scrubbed = Some(errors);
+                Ok(())
+            }
+            Verdict::Clear => {
+                tracing::info!("{name} was scrubbed, and all that it holds is right");
+                machine.run("zpool", &["clear", name]).map(|_| ())
+            }
+            Verdict::Well => {
+                unmark(machine, backend, name)?;
+                *self = Pool { tries: std::mem::take(&mut self.tries), ..Pool::default() };
+                Ok(())
+            }
+            Verdict::BringBack(_) | Verdict::Scrub(_) | Verdict::Wait => Ok(()),
+        }
+    }
+
+    fn may_try(&mut self, name: &str) -> bool {
+        let may = self.tries.allows(Instant::now());
+        if !may {
+            self.say(&format!("legs of {name} fail again and again; look at: zpool status {name}"));
+        }
+        may
+    }
+
+    fn say(&mut self, text: &str) {
+        if self.said != text && !text.is_empty() {
+            tracing::error!("{text}");
+        }
+        self.said = text.to_string();
+    }
+}
+
+/// Legs that are not ONLINE and whose device carries no label of the pool: another disk, perhaps a new one.
+pub(crate) fn foreign<'a>(
+    machine: &Machine,
+    backend: &Backend,
+    status: &'a Status,
+) -> Result<BTreeSet<&'a str>, Fault> {
+    let is_leg =
+        |name: &str| backend.legs.keys().chain(&backend.peer.legs).any(|leg| leg.name() == name);
+    let (online, down): (Vec<&str>, Vec<&str>) = {
+        let (online, down): (Vec<_>, Vec<_>) =
+            status.vdevs.iter().partition(|vdev| vdev.state == "ONLINE");
+        let names = |vdevs: Vec<&'a zfs::Vdev>| {
+            vdevs.into_iter().map(leg_of).filter(|name| is_leg(name)).collect()
+        };
+        (names(online), names(down))
+    };
+    let Some(first) = online.first().filter(|_| !down.is_empty()) else {
+        return Ok(BTreeSet::new());
+    };
+    let pool = pool_of(machine, first)?;
+    let mut foreign = BTreeSet::new();
+    for leg in down {
+        // One that cannot be read is not brought back either; ZFS would not take it.
+        if pool_of(machine, leg).ok() != Some(pool) {
+            foreign.insert(leg);
+        }
+    }
+    Ok(foreign)
+}
+
+/// The GUID of the pool in a leg's label; `None` if it carries no label. A leg whose path is lost just now answers when
+/// the watch has let it go, so the watch must not wait for it.
+fn pool_of(machine: &Machine, leg: &str) -> Result<Option<u64>, Fault> {
+    let (sender, label) = mpsc::channel();
+    let (machine, device) = (machine.with_time(LABEL), Path::new("/dev/mapper").join(leg));
+    std::thread::spawn(move || sender.send(zfs::read_label(&machine, &device)));
+    let silent = |_| Fault::generic(format!("the leg {leg} does not answer"));
+    let label = label.recv_timeout(LABEL).map_err(silent)??;
+    Ok(label.map(|label| label.pool_guid))
+}
+
+/// What a person can do about legs that carry no label of the pool; empty if there are none.
+pub(crate) fn advice(pool: &str, foreign: &BTreeSet<&str>) -> String {
+    let legs: Vec<&str> = foreign.iter().copied().collect();
+    match legs[..] {
+        [] => String::new(),
+        [first, ..] => format!(
+            "{} cannot be read, or is another disk than {pool} had; for a new disk: zpool replace {pool} {first}",
+            legs.join(", ")
+        ),
+    }
+}
+
 /// A node that was taken for dead and wakes up must not go on alone: by then the pool is another's.
-fn check_ownership(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let own = pacemaker::own_name(machine)?;
-    match pacemaker::cib(machine)?.owner(pool)? {
+fn check_ownership(cib: &Cib, own: &str, pool: &str) -> Result<(), Fault> {
+    match cib.owner(pool)? {
         Some(record) if record.node == own => Ok(()),
         Some(record) => Err(Fault::generic(format!(
             "the pool {pool} is imported here, but by the cluster's record {} has it: its I/O goes on \
@@ -129,7 +261,7 @@ fn check_ownership(machine: &Machine, pool: &str) -> Result<(), Fault> {
         None => Err(Fault::generic(format!(
             "the cluster has no record of who has the pool {pool}, so its I/O goes on waiting; if this \
              node has it: {}",
-            pacemaker::Owner::command(pool, &own)
+            pacemaker::Owner::command(pool, own)
         ))),
     }
 }
@@ -142,7 +274,7 @@ fn unmark(machine: &Machine, backend: &Backend, pool: &str) -> Result<(), Fault>
     let own = pacemaker::own_name(machine)?;
     for node in [&backend.peer.node, &own] {
         if cib.attribute(node, &mark).is_some() {
-            pacemaker::remove_attribute(machine, node, &mark)?;
+            cib.remove(machine, Condition::Owner { pool, node: &own }, node, &mark)?;
             tracing::info!("{pool} is well: the mark on {node} is removed");
         }
     }
@@ -160,30 +292,6 @@ fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fau
     Ok(())
 }
 
-/// A leg that is ONLINE with errors is left to a person: its content is in doubt.
-fn decide(status: &Status, legs: &BTreeSet<&str>) -> Verdict {
-    // A leg that was not there at the import goes by its GUID, and ZFS says where it was.
-    let is_leg = |vdev: &zfs::Vdev| {
-        let was = vdev.was.as_deref().and_then(|path| path.strip_prefix("/dev/mapper/"));
-        legs.contains(was.unwrap_or(&vdev.name))
-    };
-    let down: Vec<String> = status
-        .vdevs
-        .iter()
-        .filter(|vdev| is_leg(vdev) && vdev.state != "ONLINE")
-        .map(|vdev| vdev.name.clone())
-        .collect();
-    if !down.is_empty() {
-        return Verdict::BringBack(down);
-    }
-    let is_well = |vdev: &zfs::Vdev| vdev.state == "ONLINE" && vdev.errors == 0;
-    if !status.resilvering && status.vdevs.iter().all(is_well) {
-        Verdict::Well
-    } else {
-        Verdict::Wait
-    }
-}
-
 fn imported(machine: &Machine, backend: &Backend) -> Result<Vec<(String, PoolState)>, Fault> {
     let mut pools = Vec::new();
     for pool in &backend.pools {
@@ -195,34 +303,23 @@ fn imported(machine: &Machine, backend: &Backend) -> Result<Vec<(String, PoolSta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hasan::zfs::Vdev;
 
-    fn vdev(name: &str, state: &str, errors: u64) -> Vdev {
-        Vdev { name: name.to_string(), was: None, state: state.to_string(), errors }
+    #[test]
+    fn errors_and_changes_are_news() {
+        for (line, want) in [
+            ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.io", true),
+            ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.checksum", true),
+            ("Nov 21 2026 13:00:00.1\tresource.fs.zfs.statechange", true),
+            ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.delay", false),
+            ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.history_event", false),
+        ] {
+            assert_eq!(is_news(line), want, "{line}");
+        }
     }
 
     #[test]
-    fn what_a_look_leads_to() {
-        let legs = BTreeSet::from(["a1", "b1"]);
-        let back = |name: &str| Verdict::BringBack(vec![name.to_string()]);
-        for (resilvering, a1, b1, want) in [
-            (false, ("ONLINE", 0), ("ONLINE", 0), Verdict::Well),
-            (true, ("ONLINE", 0), ("ONLINE", 0), Verdict::Wait),
-            (false, ("ONLINE", 0), ("ONLINE", 4), Verdict::Wait),
-            (false, ("ONLINE", 0), ("FAULTED", 4), back("b1")),
-            (false, ("OFFLINE", 0), ("ONLINE", 0), back("a1")),
-        ] {
-            let vdevs = vec![vdev("a1", a1.0, a1.1), vdev("b1", b1.0, b1.1)];
-            assert_eq!(decide(&Status { resilvering, vdevs }, &legs), want);
-        }
-        let mut absent = vdev("15359", "UNAVAIL", 0);
-        absent.was = Some("/dev/mapper/b1".to_string());
-        let status = Status { resilvering: false, vdevs: vec![absent.clone()] };
-        assert_eq!(decide(&status, &legs), back("15359"));
-        absent.was = Some("/dev/sdx".to_string());
-        let status = Status { resilvering: false, vdevs: vec![absent] };
-        assert_eq!(decide(&status, &legs), Verdict::Wait);
-        let foreign = vec![vdev("sdx", "FAULTED", 1)];
-        assert_eq!(decide(&Status { resilvering: false, vdevs: foreign }, &legs), Verdict::Wait);
+    fn a_new_disk_is_named_with_the_command() {
+        assert_eq!(advice("p", &BTreeSet::new()), "");
+        assert!(advice("p", &BTreeSet::from(["b1", "b2"])).ends_with(": zpool replace p b1"));
     }
 }

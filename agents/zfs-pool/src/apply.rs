@@ -5,7 +5,7 @@ use hasan::config::Backend;
 use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::pacemaker::{NodeState, Owner};
+use hasan::pacemaker::{Change, Condition, NodeState, Owner};
 use hasan::zfs::Label;
 use hasan::{export, iscsi, pacemaker};
 use std::collections::BTreeSet;
@@ -41,8 +41,8 @@ pub(crate) fn await_peer_legs(
     Ok(())
 }
 
-/// Has the cluster know, before anything is written, that the other node's legs miss writes from now
-/// on, and who has the pool.
+/// Has the cluster know, before anything is written, who has the pool, that the other node's legs miss writes from now on,
+/// and that a node which is no member is shut out.
 pub(crate) fn write_down(
     machine: &Machine,
     pool: &str,
@@ -50,16 +50,6 @@ pub(crate) fn write_down(
     seen: &Seen,
     newest: &Label,
 ) -> Result<(), Fault> {
-    let mark = pacemaker::dirty_mark(pool);
-    let pairs = [
-        (&seen.peer_missing, &seen.peer_mark, &backend.peer.node),
-        (&seen.own_missing, &seen.own_mark, &seen.own),
-    ];
-    for (missing, already, node) in pairs {
-        if !missing.is_empty() && already.is_none() {
-            pacemaker::set_attribute(machine, node, &mark, &pacemaker::now())?;
-        }
-    }
     let mut hostids = vec![seen.hostid];
     if newest.hostid != seen.hostid {
         hostids.push(newest.hostid);
@@ -70,10 +60,27 @@ pub(crate) fn write_down(
         hostids,
         txg: Some(newest.txg),
     };
-    if seen.record.as_ref() == Some(&record) {
-        return Ok(());
+    let (mark, now) = (pacemaker::dirty_mark(pool), pacemaker::now());
+    let mut changes = vec![Change::Record { pool, record: &record }];
+    for (missing, already, node) in [
+        (&seen.peer_missing, &seen.peer_mark, &backend.peer.node),
+        (&seen.own_missing, &seen.own_mark, &seen.own),
+    ] {
+        if !missing.is_empty() {
+            let value = already.as_deref().unwrap_or(&now);
+            changes.push(Change::Attribute { node, name: &mark, value });
+        }
     }
-    pacemaker::set_owner(machine, pool, &record)
+    let fresh = seen.peer_fresh.as_deref().unwrap_or("never");
+    if seen.cluster.peer != NodeState::Online {
+        let (node, name) = (backend.peer.node.as_str(), pacemaker::SHUT_OUT);
+        changes.push(Change::Attribute { node, name, value: fresh });
+    }
+    let before = seen.record.as_ref().ok_or_else(|| {
+        Fault::generic(format!("the cluster has no record of who has the pool {pool}"))
+    })?;
+    // The decision rests on what this node knew. If it was frozen since, somebody else may have decided, too.
+    pacemaker::cib(machine)?.change(machine, Condition::Record { pool, record: before }, &changes)
 }
 
 /// Keeps a node that is no member away from our legs, whatever it is: one that was frozen and wakes up
@@ -86,8 +93,6 @@ pub(crate) fn shut_out_peer(
     if seen.cluster.peer == NodeState::Online || export::is_peer_shut_out(machine, backend) {
         return Ok(());
     }
-    let fresh = seen.peer_fresh.as_deref().unwrap_or("never");
-    pacemaker::set_attribute(machine, &backend.peer.node, pacemaker::SHUT_OUT, fresh)?;
     export::shut_out_peer(machine, backend)
 }
 

@@ -8,7 +8,7 @@
 
 mod program;
 
-pub use program::Answer;
+pub use program::{Answer, Follow};
 
 use crate::ocf::{Fault, Rc};
 use nix::fcntl::OFlag;

@@ -4,7 +4,7 @@ use super::{Machine, POLL};
 use crate::ocf::{Fault, Rc};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -23,7 +23,48 @@ pub struct Answer {
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
 /// How much of a program's output an error carries, bytes.
 const OUTPUT_IN_ERROR: usize = 1024;
+/// A program that goes on and says a line now and then. It ends with this value.
+pub struct Follow {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Follow {
+    /// The lines since the last call; `None` when the program has ended.
+    pub fn lines(&mut self) -> Option<Vec<String>> {
+        let lines: Vec<String> = self.lines.try_iter().collect();
+        let has_ended = !matches!(self.child.try_wait(), Ok(None));
+        if lines.is_empty() && has_ended { None } else { Some(lines) }
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        // One that has ended is as good as killed; and killed by this it ends at once.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Machine {
+    /// Starts a program that goes on beside this one.
+    ///
+    /// # Errors
+    /// `Installed` (5) if there is no such program.
+    pub fn follow(&self, program: &str, arguments: &[&str]) -> Result<Follow, Fault> {
+        let cannot = |error: io::Error| Fault::generic(format!("cannot run {program}: {error}"));
+        let mut command = self.command(program)?;
+        let mut child = command.args(arguments).stderr(Stdio::null()).spawn().map_err(cannot)?;
+        let (sender, lines) = mpsc::channel();
+        let stdout = child.stdout.take();
+        std::thread::spawn(move || {
+            let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
+            // Ends when the program does, or when nobody listens any more.
+            lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Ok(Follow { child, lines })
+    }
+
     /// Waits for a child until the deadline; `None` if it has not ended by then.
     pub fn await_child(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
         while !self.time_left().is_zero() {

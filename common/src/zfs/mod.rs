@@ -5,7 +5,7 @@ mod status;
 mod version;
 
 pub use label::{Label, LabelState, read_label};
-pub use status::{Status, Vdev, parse_status};
+pub use status::{Scan, Status, Vdev, parse_status};
 pub use version::{Claim, Version, load_module, version};
 
 use crate::machine::Machine;

@@ -1,4 +1,4 @@
-//! `zpool status`: the state of each vdev, and whether a resilver runs. ZFS 2.1 and 2.2 have no
+//! `zpool status`: the state of each vdev, and of the scan. ZFS 2.1 and 2.2 have no
 //! machine-readable form of it, so the table is read strictly.
 
 use crate::ocf::Fault;
@@ -7,10 +7,21 @@ use std::fmt;
 /// What `zpool status -p POOL` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Whether a resilver runs.
-    pub resilvering: bool,
+    /// The scrub or resilver that runs, or was the last.
+    pub scan: Scan,
     /// All vdevs, with the pool itself and the mirrors, in the order of the table.
     pub vdevs: Vec<Vdev>,
+}
+
+/// What ZFS says of its scans (`cmd/zpool/zpool_main.c`, `print_scan_scrub_resilver_status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// A scrub or a resilver runs, or a scrub is paused.
+    Running,
+    /// A scrub has ended, and all that it read is right now.
+    ScrubbedWell,
+    /// Anything else: none yet, a resilver that has ended, one that was cancelled, one that found what it could not mend.
+    Other,
 }
 
 /// A row of the table.
@@ -24,6 +35,8 @@ pub struct Vdev {
     pub state: String,
     /// Errors of reading, of writing, and of checksums, together.
     pub errors: u64,
+    /// Whether it is being resilvered, or waits for it.
+    pub resilvering: bool,
 }
 
 impl fmt::Display for Vdev {
@@ -46,7 +59,7 @@ const STATES: [&str; 8] =
 /// A row of the table that is not a vdev, or a text without a table.
 pub fn parse_status(text: &str) -> Result<Status, Fault> {
     let scan = text.lines().find_map(|line| line.trim_start().strip_prefix("scan: "));
-    let resilvering = scan.is_some_and(|scan| scan.starts_with("resilver in progress"));
+    let scan = scan_of(scan.unwrap_or_default());
     let mut rows = text.lines().skip_while(|line| !line.trim_start().starts_with("NAME "));
     if rows.next().is_none() {
         return Err(Fault::generic("\"zpool status\" shows no table of vdevs"));
@@ -55,7 +68,18 @@ pub fn parse_status(text: &str) -> Result<Status, Fault> {
     for row in rows.take_while(|row| !row.trim().is_empty()) {
         vdevs.extend(vdev(row)?);
     }
-    Ok(Status { resilvering, vdevs })
+    Ok(Status { scan, vdevs })
+}
+
+fn scan_of(line: &str) -> Scan {
+    let is = |words: &str| line.contains(words);
+    if is(" in progress since ") || line.starts_with("scrub paused since ") {
+        Scan::Running
+    } else if line.starts_with("scrub repaired ") && is(" with 0 errors on ") {
+        Scan::ScrubbedWell
+    } else {
+        Scan::Other
+    }
 }
 
 /// `None` for the head of a group, such as `logs`.
@@ -65,7 +89,7 @@ fn vdev(row: &str) -> Result<Option<Vdev>, Fault> {
         ["logs" | "cache" | "spares" | "special" | "dedup"] => Ok(None),
         [name, state @ ("AVAIL" | "INUSE"), ..] => {
             let (name, state) = (name.to_string(), state.to_string());
-            Ok(Some(Vdev { name, was: None, state, errors: 0 }))
+            Ok(Some(Vdev { name, was: None, state, errors: 0, resilvering: false }))
         }
         [name, state, read, write, checksum, ref more @ ..] if STATES.contains(&state) => {
             let mut errors = 0u64;
@@ -76,7 +100,9 @@ fn vdev(row: &str) -> Result<Option<Vdev>, Fault> {
                 ["was", path, ..] => Some(path.to_string()),
                 _ => None,
             };
-            Ok(Some(Vdev { name: name.to_string(), was, state: state.to_string(), errors }))
+            let resilvering = more.iter().any(|word| word.contains("resilver"));
+            let (name, state) = (name.to_string(), state.to_string());
+            Ok(Some(Vdev { name, was, state, errors, resilvering }))
         }
         _ => Err(strange(row)),
     }
@@ -92,21 +118,40 @@ mod tests {
 
     const DEGRADED: &str = "  pool: san-pool\n state: DEGRADED\n  scan: resilver in progress since Sat\n\
         config:\n\n\tNAME         STATE     READ WRITE CKSUM\n\tsan-pool     DEGRADED     0     0     0\n\
-        \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0\n\
+        \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0  (resilvering)\n\
         \t    data-b1  FAULTED      3   154     0  too many errors\n\
         \t    1535924578361137954  UNAVAIL  0  0  0  was /dev/mapper/data-b2\n\nerrors: No known data errors\n";
 
     #[test]
     fn the_table_is_read() {
         let status = parse_status(DEGRADED).unwrap();
-        assert!(status.resilvering);
+        assert_eq!(status.scan, Scan::Running);
         assert_eq!(status.vdevs.len(), 5);
         let (name, state) = ("data-b1".to_string(), "FAULTED".to_string());
-        assert_eq!(status.vdevs[3], Vdev { name, was: None, state, errors: 157 });
+        let faulted = Vdev { name, was: None, state, errors: 157, resilvering: false };
+        assert_eq!(status.vdevs[3], faulted);
+        assert!(status.vdevs[2].resilvering);
         assert_eq!(status.vdevs[3].to_string(), "data-b1 FAULTED with 157 errors");
         assert_eq!(status.vdevs[4].to_string(), "data-b2 UNAVAIL");
         assert_eq!(status.vdevs[4].name, "1535924578361137954");
         assert_eq!(status.vdevs[4].was.as_deref(), Some("/dev/mapper/data-b2"));
+    }
+
+    #[test]
+    fn the_scan_is_told_by_its_words() {
+        for (line, want) in [
+            ("", Scan::Other),
+            ("none requested", Scan::Other),
+            ("scrub repaired 0B in 00:00:01 with 0 errors on Sat Nov 21 2026", Scan::ScrubbedWell),
+            ("scrub repaired 0B in 00:00:01 with 10 errors on Sat Nov 21 2026", Scan::Other),
+            ("resilvered 1.2M in 00:00:02 with 0 errors on Sat Nov 21 2026", Scan::Other),
+            ("scrub canceled on Sat Nov 21 2026", Scan::Other),
+            ("scrub in progress since Sat Nov 21 2026", Scan::Running),
+            ("resilver in progress since Sat Nov 21 2026", Scan::Running),
+            ("scrub paused since Sat Nov 21 2026", Scan::Running),
+        ] {
+            assert_eq!(scan_of(line), want, "{line:?}");
+        }
     }
 
     #[test]

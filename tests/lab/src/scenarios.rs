@@ -167,6 +167,10 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
 pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
     let first = fresh_cluster(lab)?;
     let second = other(first)?;
+    // A boot takes longer than an initiator waits by itself, which is two minutes.
+    let patience =
+        "for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 1200 > $each; done";
+    ssh::run(lab, Machine::named("client")?, patience)?;
     let mut writer = Writer::start(lab)?;
     writer.await_more(BLOCKS)?;
     plug::damage(lab, second, plug::Fault::StaysOff)?;
@@ -247,6 +251,13 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
             let count = ssh::run(lab, survivor, &refused).map_err(|error| format!("{error:#}"))?;
             if count.trim() == "0" { Err("no login was refused".to_string()) } else { Ok(()) }
         })?;
+        // It does not know yet what it missed, and asks the cluster to mark the other one. Nobody must take that.
+        await_until("it has asked to let its legs go", timers::CLUSTER, || {
+            let asked = "journalctl -o cat -u hasan-backend-watch | grep -E 'record .*(has it:|does not have the pool)'";
+            ssh::run(lab, sleeper, asked).map(|_| ()).map_err(|error| format!("{error:#}"))
+        })?;
+        let mark = ssh::run(lab, Machine::named("quorum-c")?, &query_mark(survivor))?;
+        ensure!(mark.trim() == "none", "{} is marked, since {mark}", survivor.name);
         let acls = ssh::run(lab, survivor, &format!("ls {target}/tpgt_1/acls"))?;
         ensure!(acls.trim().is_empty(), "{} lets in {acls:?}", survivor.name);
         Ok(())
@@ -295,14 +306,19 @@ pub(crate) fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
 
 /// The mark on the node that missed writes goes when it has them.
 fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
-    let ask = format!(
-        "crm_attribute --node {} --name hasan-dirty-san-pool --lifetime forever --query --quiet 2>/dev/null || echo none",
-        node.name
-    );
+    let ask = query_mark(node);
     await_until(&format!("{} bears no mark", node.name), timers::HEAL, || {
         let mark = ssh::run(lab, from, &ask).map_err(|error| format!("{error:#}"))?;
         if mark.trim() == "none" { Ok(()) } else { Err(format!("marked since {}", mark.trim())) }
     })
+}
+
+/// A command that says since when a node is marked, or "none".
+fn query_mark(node: &Machine) -> String {
+    format!(
+        "crm_attribute --node {} --name hasan-dirty-san-pool --lifetime forever --query --quiet 2>/dev/null || echo none",
+        node.name
+    )
 }
 
 /// Whether every vdev is ONLINE and nothing is being resilvered.

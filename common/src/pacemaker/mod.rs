@@ -1,5 +1,9 @@
 //! What the cluster says: the state of the other node, and what it keeps for us.
 
+mod cib;
+
+pub use cib::{Change, Cib, Condition, Owner, cib};
+
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use quick_xml::Reader;
@@ -110,68 +114,6 @@ fn attributes(element: &BytesStart<'_>) -> Result<BTreeMap<String, String>, Stri
     Ok(map)
 }
 
-/// What the cluster keeps for us, all of it by one question: its tools take their time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cib {
-    /// Permanent attributes, by node and name.
-    attributes: BTreeMap<(String, String), String>,
-    /// Properties of the cluster.
-    properties: BTreeMap<String, String>,
-}
-
-impl Cib {
-    /// A permanent attribute of a node.
-    pub fn attribute(&self, node: &str, name: &str) -> Option<&str> {
-        self.attributes.get(&(node.to_string(), name.to_string())).map(String::as_str)
-    }
-
-    /// The record of who had a pool last.
-    ///
-    /// # Errors
-    /// A record that is not one.
-    pub fn owner(&self, pool: &str) -> Result<Option<Owner>, Fault> {
-        let name = Owner::name(pool);
-        let Some(text) = self.properties.get(&name) else { return Ok(None) };
-        let strange = || Fault::generic(format!("cannot read the record {name}: {text:?}"));
-        Owner::parse(text).map(Some).ok_or_else(strange)
-    }
-}
-
-/// Reads the cluster's configuration.
-pub fn cib(machine: &Machine) -> Result<Cib, Fault> {
-    parse_cib(&machine.run("cibadmin", &["--query", "--scope", "configuration"])?)
-}
-
-/// Takes the pairs below `crm_config` and below each node of `nodes`.
-fn parse_cib(xml: &str) -> Result<Cib, Fault> {
-    let cannot = |why: String| Fault::generic(format!("cannot read the cluster's XML: {why}"));
-    let mut reader = Reader::from_str(xml);
-    let (mut cib, mut section, mut node) = (Cib::default(), String::new(), String::new());
-    loop {
-        match reader.read_event().map_err(|error| cannot(error.to_string()))? {
-            Event::Start(element) | Event::Empty(element) => {
-                let mut pairs = attributes(&element).map_err(cannot)?;
-                let mut take = |name: &str| pairs.remove(name).unwrap_or_default();
-                match element.name().as_ref() {
-                    name @ ("crm_config" | "nodes" | "resources" | "constraints") => {
-                        section = name.to_string();
-                    }
-                    "node" => node = take("uname"),
-                    "nvpair" if section == "crm_config" => {
-                        cib.properties.insert(take("name"), take("value"));
-                    }
-                    "nvpair" if section == "nodes" => {
-                        cib.attributes.insert((node.clone(), take("name")), take("value"));
-                    }
-                    _ => {}
-                }
-            }
-            Event::Eof => return Ok(cib),
-            _ => {}
-        }
-    }
-}
-
 /// crm_attribute(8): CRM_EX_NOSUCH, the attribute is not there; 6 in older versions.
 const NO_SUCH: [i32; 2] = [105, 6];
 
@@ -204,74 +146,6 @@ pub fn set_attribute(machine: &Machine, node: &str, name: &str, value: &str) -> 
 pub fn remove_attribute(machine: &Machine, node: &str, name: &str) -> Result<(), Fault> {
     let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--delete"];
     machine.run("crm_attribute", &arguments).map(|_| ())
-}
-
-/// The record of who had a pool last. It stands in the cluster's configuration, so that every node
-/// that can vote has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The node that had the pool last, or was about to take it.
-    pub node: String,
-    /// The pool's GUID; `None` if an administrator made the record.
-    pub pool_guid: Option<u64>,
-    /// The host ids of the owner and of the one before it: whose labels may be the newest, because an
-    /// import that was broken off leaves the older ones. Empty if an administrator made the record.
-    pub hostids: Vec<u64>,
-    /// The pool's transaction group when the owner was about to take it.
-    pub txg: Option<u64>,
-}
-
-impl Owner {
-    /// What an administrator runs, once, to make the record of a pool.
-    pub fn command(pool: &str, node: &str) -> String {
-        let name = Owner::name(pool);
-        format!("crm_attribute -t crm_config -n {name} -v {node}")
-    }
-
-    fn name(pool: &str) -> String {
-        format!("hasan-owner-{pool}")
-    }
-
-    fn text(&self) -> String {
-        let hostids: Vec<String> = self.hostids.iter().map(|id| format!("{id:x}")).collect();
-        match (self.pool_guid, self.txg) {
-            (Some(guid), Some(txg)) => {
-                format!("{} guid={guid} hosts={} txg={txg}", self.node, hostids.join(","))
-            }
-            _ => self.node.clone(),
-        }
-    }
-
-    fn parse(text: &str) -> Option<Owner> {
-        let words: Vec<&str> = text.split(' ').collect();
-        let node = |name: &str| (!name.is_empty()).then(|| name.to_string());
-        match words[..] {
-            [name] => {
-                Some(Owner { node: node(name)?, pool_guid: None, hostids: Vec::new(), txg: None })
-            }
-            [name, guid, hosts, txg] => Some(Owner {
-                node: node(name)?,
-                pool_guid: Some(guid.strip_prefix("guid=")?.parse().ok()?),
-                hostids: hosts
-                    .strip_prefix("hosts=")?
-                    .split(',')
-                    .map(|id| u64::from_str_radix(id, 16).ok())
-                    .collect::<Option<_>>()?,
-                txg: Some(txg.strip_prefix("txg=")?.parse().ok()?),
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// Writes the record of a pool, and reads it back.
-pub fn set_owner(machine: &Machine, pool: &str, record: &Owner) -> Result<(), Fault> {
-    let (name, text) = (Owner::name(pool), record.text());
-    machine.run("crm_attribute", &["--type", "crm_config", "--name", &name, "--update", &text])?;
-    if cib(machine)?.owner(pool)?.as_ref() == Some(record) {
-        return Ok(());
-    }
-    Err(Fault::generic(format!("the cluster did not take the record {name}")))
 }
 
 /// The present time for a mark: seconds since 1970, UTC.
@@ -330,44 +204,6 @@ mod tests {
         assert_eq!(says(&xml("false", "fencing-enabled=\"true\"")), (Ok(false), Ok(true)));
         assert_eq!(says(&xml("true", "stonith-enabled=\"false\"")), (Ok(true), Ok(false)));
         assert!(is_true("<r/>", "current_dc", &["with_quorum"]).is_err());
-    }
-
-    #[test]
-    fn what_the_cluster_keeps_is_found_by_its_node() {
-        let xml = "<configuration><crm_config><cluster_property_set id=\"x\">\
-            <nvpair id=\"1\" name=\"stonith-enabled\" value=\"true\"/>\
-            <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-b\"/>\
-            <nvpair id=\"3\" name=\"hasan-owner-q\" value=\"a b\"/></cluster_property_set></crm_config>\
-            <nodes><node id=\"1\" uname=\"storage-a\"/><node id=\"2\" uname=\"storage-b\">\
-            <instance_attributes id=\"n\"><nvpair id=\"4\" name=\"hasan-dirty-p\" value=\"17\"/>\
-            </instance_attributes></node></nodes><resources><primitive id=\"p\">\
-            <nvpair id=\"5\" name=\"hasan-dirty-p\" value=\"0\"/></primitive></resources></configuration>";
-        let cib = parse_cib(xml).unwrap();
-        assert_eq!(cib.attribute("storage-b", "hasan-dirty-p"), Some("17"));
-        assert_eq!(cib.attribute("storage-a", "hasan-dirty-p"), None);
-        assert_eq!(cib.owner("p").unwrap().unwrap().node, "storage-b");
-        assert_eq!(cib.owner("none"), Ok(None));
-        assert!(cib.owner("q").unwrap_err().reason.contains("hasan-owner-q: \"a b\""));
-        assert!(parse_cib("<configuration><crm_config").is_err());
-    }
-
-    #[test]
-    fn a_record_is_read_as_it_was_written_and_a_strange_one_is_none() {
-        let full = Owner {
-            node: "storage-a".to_string(),
-            pool_guid: Some(u64::MAX),
-            hostids: vec![0xc0de_0001, 2],
-            txg: Some(77),
-        };
-        assert_eq!(full.text(), "storage-a guid=18446744073709551615 hosts=c0de0001,2 txg=77");
-        assert_eq!(Owner::parse(&full.text()), Some(full));
-        let by_hand = Owner::parse("storage-b").unwrap();
-        assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
-        for strange in
-            ["", "a guid=1", "a guid=x hosts=1 txg=1", "a guid=1 hosts= txg=1", "a b c d"]
-        {
-            assert_eq!(Owner::parse(strange), None, "{strange:?}");
-        }
     }
 
     #[test]

@@ -1,0 +1,465 @@
+//! What the cluster keeps for us in its configuration (the CIB): marks on nodes, and who had a pool last.
+//!
+//! A node that was frozen or cut off does not know at once what it missed: its own copy is old, and a change that it asks
+//! for is taken later. So a change carries the condition under which it is right, for whoever takes it to judge; and it
+//! counts when another voter shows it.
+
+use super::{attributes, own_name};
+use crate::machine::Machine;
+use crate::ocf::Fault;
+use quick_xml::Reader;
+use quick_xml::escape::escape;
+use quick_xml::events::Event;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// What the cluster keeps for us, all of it by one question: its tools take their time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cib {
+    nodes: BTreeMap<String, Node>,
+    /// Properties of the cluster.
+    properties: BTreeMap<String, Pair>,
+    /// The `id` of the set that they stand in.
+    set: String,
+}
+
+/// A node and its permanent attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Node {
+    id: String,
+    /// The `id` of the set of its attributes; empty if there is none.
+    set: String,
+    attributes: BTreeMap<String, Pair>,
+}
+
+/// An `nvpair`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Pair {
+    id: String,
+    value: String,
+}
+
+/// What must be true of the cluster's configuration when a change of it is taken.
+#[derive(Clone, Copy, Debug)]
+pub enum Condition<'a> {
+    /// By the record, this node has the pool.
+    Owner {
+        /// The pool.
+        pool: &'a str,
+        /// The node.
+        node: &'a str,
+    },
+    /// The record of the pool is still this one.
+    Record {
+        /// The pool.
+        pool: &'a str,
+        /// The record.
+        record: &'a Owner,
+    },
+}
+
+/// A change of the cluster's configuration.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// Sets a permanent attribute of a node.
+    Attribute {
+        /// The node.
+        node: &'a str,
+        /// Name of the attribute.
+        name: &'a str,
+        /// Its value.
+        value: &'a str,
+    },
+    /// Sets the record of a pool.
+    Record {
+        /// The pool.
+        pool: &'a str,
+        /// The record.
+        record: &'a Owner,
+    },
+}
+
+impl Cib {
+    /// A permanent attribute of a node.
+    pub fn attribute(&self, node: &str, name: &str) -> Option<&str> {
+        Some(self.nodes.get(node)?.attributes.get(name)?.value.as_str())
+    }
+
+    /// The record of who had a pool last.
+    ///
+    /// # Errors
+    /// A record that is not one.
+    pub fn owner(&self, pool: &str) -> Result<Option<Owner>, Fault> {
+        let name = Owner::name(pool);
+        let Some(text) = self.properties.get(&name).map(|pair| &pair.value) else {
+            return Ok(None);
+        };
+        let strange = || Fault::generic(format!("cannot read the record {name}: {text:?}"));
+        Owner::parse(text).map(Some).ok_or_else(strange)
+    }
+
+    /// Has the cluster take these changes, all or none, and waits until another voter shows them.
+    ///
+    /// # Errors
+    /// The condition does not hold, the cluster has no quorum, or no other node confirms it.
+    pub fn change(
+        &self,
+        machine: &Machine,
+        condition: Condition<'_>,
+        changes: &[Change<'_>],
+    ) -> Result<(), Fault> {
+        let place = condition.place()?;
+        let xml = self.document(changes)?;
+        let arguments = ["--modify", "--allow-create", "--xpath", &place, "--xml-text", &xml];
+        submit(machine, condition, &arguments)?;
+        confirm(machine, |cib| changes.iter().all(|change| cib.shows(change)))
+    }
+
+    /// Removes a permanent attribute of a node, if the condition holds. One that is not there is no error.
+    pub fn remove(
+        &self,
+        machine: &Machine,
+        condition: Condition<'_>,
+        node: &str,
+        name: &str,
+    ) -> Result<(), Fault> {
+        if self.attribute(node, name).is_none() {
+            return Ok(());
+        }
+        let place = format!(
+            "{}/nodes/node[@uname={}]/instance_attributes/nvpair[@name={}]",
+            condition.place()?,
+            quoted(node)?,
+            quoted(name)?
+        );
+        submit(machine, condition, &["--delete", "--xpath", &place])?;
+        confirm(machine, |cib| cib.attribute(node, name).is_none())
+    }
+
+    fn shows(&self, change: &Change<'_>) -> bool {
+        match change {
+            Change::Attribute { node, name, value } => self.attribute(node, name) == Some(value),
+            Change::Record { pool, record } => {
+                self.owner(pool).is_ok_and(|found| found.as_ref() == Some(record))
+            }
+        }
+    }
+
+    /// The part of the configuration that the changes make.
+    fn document(&self, changes: &[Change<'_>]) -> Result<String, Fault> {
+        let (mut properties, mut nodes) = (String::new(), String::new());
+        for change in changes {
+            match change {
+                Change::Attribute { node, name, value } => {
+                    nodes += &self.node_with(node, name, value)?;
+                }
+                Change::Record { pool, record } => {
+                    let name = Owner::name(pool);
+                    let id = self.properties.get(&name).map(|pair| pair.id.clone());
+                    let id = id.unwrap_or_else(|| format!("{}-{name}", self.set));
+                    let pair = pair(&id, &name, &record.text());
+                    let set = escape(&self.set);
+                    write!(
+                        properties,
+                        "<cluster_property_set id=\"{set}\">{pair}</cluster_property_set>"
+                    )
+                    .expect("a string takes everything");
+                }
+            }
+        }
+        let mut xml = String::from("<configuration>");
+        if !properties.is_empty() {
+            xml += &format!("<crm_config>{properties}</crm_config>");
+        }
+        if !nodes.is_empty() {
+            xml += &format!("<nodes>{nodes}</nodes>");
+        }
+        Ok(xml + "</configuration>")
+    }
+
+    fn node_with(&self, name: &str, attribute: &str, value: &str) -> Result<String, Fault> {
+        let node = self.nodes.get(name).ok_or_else(|| {
+            Fault::generic(format!("the cluster's configuration has no node {name:?}"))
+        })?;
+        // As crm_attribute(8) names them.
+        let set = if node.set.is_empty() { format!("nodes-{}", node.id) } else { node.set.clone() };
+        let id = node.attributes.get(attribute).map(|pair| pair.id.clone());
+        let pair = pair(&id.unwrap_or_else(|| format!("{set}-{attribute}")), attribute, value);
+        Ok(format!(
+            "<node id=\"{}\" uname=\"{}\"><instance_attributes id=\"{}\">{pair}</instance_attributes></node>",
+            escape(&node.id),
+            escape(name),
+            escape(&set)
+        ))
+    }
+}
+
+fn pair(id: &str, name: &str, value: &str) -> String {
+    format!("<nvpair id=\"{}\" name=\"{}\" value=\"{}\"/>", escape(id), escape(name), escape(value))
+}
+
+impl Condition<'_> {
+    /// The path of the configuration, which is there only while the condition holds.
+    fn place(&self) -> Result<String, Fault> {
+        let (pool, test) = match self {
+            Condition::Owner { pool, node } => (
+                pool,
+                format!(
+                    "(@value={} or starts-with(@value,{}))",
+                    quoted(node)?,
+                    quoted(&format!("{node} "))?
+                ),
+            ),
+            Condition::Record { pool, record } => {
+                (pool, format!("@value={}", quoted(&record.text())?))
+            }
+        };
+        let name = quoted(&Owner::name(pool))?;
+        Ok(format!("/cib/configuration[crm_config//nvpair[@name={name} and {test}]]"))
+    }
+}
+
+/// A text in a path. Names have no quotes in them; one that has would change the meaning of the path.
+fn quoted(text: &str) -> Result<String, Fault> {
+    if text.contains('\'') {
+        return Err(Fault::generic(format!(
+            "the cluster has the name {text:?}, with a quote in it"
+        )));
+    }
+    Ok(format!("'{text}'"))
+}
+
+/// What cibadmin(8) ends with when nothing is at a path: CRM_EX_NOSUCH; 6 in older versions.
+const NO_SUCH: [i32; 2] = [105, 6];
+
+fn submit(machine: &Machine, condition: Condition<'_>, arguments: &[&str]) -> Result<(), Fault> {
+    let answer = machine.ask("cibadmin", arguments)?;
+    match answer.code {
+        Some(0) => Ok(()),
+        Some(code) if NO_SUCH.contains(&code) => Err(Fault::generic(match condition {
+            Condition::Owner { pool, node } => {
+                format!("by the cluster's record {node} does not have the pool {pool}")
+            }
+            Condition::Record { pool, .. } => {
+                format!("the cluster's record of who has the pool {pool} has just changed")
+            }
+        })),
+        _ => Err(Fault::generic(format!(
+            "the cluster does not take a change: {}",
+            answer.stderr.trim()
+        ))),
+    }
+}
+
+/// Asks another member: what this node shows may be its own belief alone. Where it is the only one left, in a cluster of two
+/// with a quorum device, nobody else can tell.
+fn confirm(machine: &Machine, is_there: impl Fn(&Cib) -> bool) -> Result<(), Fault> {
+    let own = own_name(machine)?;
+    let members = machine.run("crm_node", &["--partition"])?;
+    // One that is no member would be waited for in vain, for half a minute.
+    let mut others: Vec<&str> = members.split_whitespace().filter(|node| *node != own).collect();
+    if others.is_empty() {
+        others.push(&own);
+    }
+    let shows = |node: &&str| query(machine, &["--node", node]).is_ok_and(|cib| is_there(&cib));
+    if others.iter().any(shows) {
+        return Ok(());
+    }
+    Err(Fault::generic(format!(
+        "the cluster did not take a change: {} do not show it",
+        others.join(" and ")
+    )))
+}
+
+/// Reads the cluster's configuration.
+pub fn cib(machine: &Machine) -> Result<Cib, Fault> {
+    query(machine, &[])
+}
+
+fn query(machine: &Machine, more: &[&str]) -> Result<Cib, Fault> {
+    let arguments = [&["--query", "--scope", "configuration"], more].concat();
+    parse_cib(&machine.run("cibadmin", &arguments)?)
+}
+
+/// Takes the pairs below `crm_config` and below each node of `nodes`.
+fn parse_cib(xml: &str) -> Result<Cib, Fault> {
+    let cannot = |why: String| Fault::generic(format!("cannot read the cluster's XML: {why}"));
+    let mut reader = Reader::from_str(xml);
+    let (mut cib, mut section, mut node) = (Cib::default(), String::new(), String::new());
+    loop {
+        match reader.read_event().map_err(|error| cannot(error.to_string()))? {
+            Event::Start(element) | Event::Empty(element) => {
+                let mut pairs = attributes(&element).map_err(cannot)?;
+                let mut take = |name: &str| pairs.remove(name).unwrap_or_default();
+                match (element.name().as_ref(), section.as_str()) {
+                    (name @ ("crm_config" | "nodes" | "resources" | "constraints"), _) => {
+                        section = name.to_string();
+                    }
+                    ("node", "nodes") => {
+                        node = take("uname");
+                        cib.nodes.entry(node.clone()).or_default().id = take("id");
+                    }
+                    ("instance_attributes", "nodes") => {
+                        cib.nodes.entry(node.clone()).or_default().set = take("id");
+                    }
+                    ("cluster_property_set", "crm_config") if cib.set.is_empty() => {
+                        cib.set = take("id");
+                    }
+                    ("nvpair", "crm_config") => {
+                        let pair = Pair { id: take("id"), value: take("value") };
+                        cib.properties.insert(take("name"), pair);
+                    }
+                    ("nvpair", "nodes") => {
+                        let pair = Pair { id: take("id"), value: take("value") };
+                        let node = cib.nodes.entry(node.clone()).or_default();
+                        node.attributes.insert(take("name"), pair);
+                    }
+                    _ => {}
+                }
+            }
+            Event::Eof => return Ok(cib),
+            _ => {}
+        }
+    }
+}
+
+/// The record of who had a pool last. It stands in the cluster's configuration, so that every node
+/// that can vote has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The node that had the pool last, or was about to take it.
+    pub node: String,
+    /// The pool's GUID; `None` if an administrator made the record.
+    pub pool_guid: Option<u64>,
+    /// The host ids of the owner and of the one before it: whose labels may be the newest, because an
+    /// import that was broken off leaves the older ones. Empty if an administrator made the record.
+    pub hostids: Vec<u64>,
+    /// The pool's transaction group when the owner was about to take it.
+    pub txg: Option<u64>,
+}
+
+impl Owner {
+    /// What an administrator runs, once, to make the record of a pool.
+    pub fn command(pool: &str, node: &str) -> String {
+        let name = Owner::name(pool);
+        format!("crm_attribute -t crm_config -n {name} -v {node}")
+    }
+
+    fn name(pool: &str) -> String {
+        format!("hasan-owner-{pool}")
+    }
+
+    fn text(&self) -> String {
+        let hostids: Vec<String> = self.hostids.iter().map(|id| format!("{id:x}")).collect();
+        match (self.pool_guid, self.txg) {
+            (Some(guid), Some(txg)) => {
+                format!("{} guid={guid} hosts={} txg={txg}", self.node, hostids.join(","))
+            }
+            _ => self.node.clone(),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Owner> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let node = |name: &str| (!name.is_empty()).then(|| name.to_string());
+        match words[..] {
+            [name] => {
+                Some(Owner { node: node(name)?, pool_guid: None, hostids: Vec::new(), txg: None })
+            }
+            [name, guid, hosts, txg] => Some(Owner {
+                node: node(name)?,
+                pool_guid: Some(guid.strip_prefix("guid=")?.parse().ok()?),
+                hostids: hosts
+                    .strip_prefix("hosts=")?
+                    .split(',')
+                    .map(|id| u64::from_str_radix(id, 16).ok())
+                    .collect::<Option<_>>()?,
+                txg: Some(txg.strip_prefix("txg=")?.parse().ok()?),
+            }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_cluster_keeps_is_found_by_its_node() {
+        let xml = "<configuration><crm_config><cluster_property_set id=\"x\">\
+            <nvpair id=\"1\" name=\"stonith-enabled\" value=\"true\"/>\
+            <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-b\"/>\
+            <nvpair id=\"3\" name=\"hasan-owner-q\" value=\"a b\"/></cluster_property_set></crm_config>\
+            <nodes><node id=\"1\" uname=\"storage-a\"/><node id=\"2\" uname=\"storage-b\">\
+            <instance_attributes id=\"n\"><nvpair id=\"4\" name=\"hasan-dirty-p\" value=\"17\"/>\
+            </instance_attributes></node></nodes><resources><primitive id=\"p\">\
+            <nvpair id=\"5\" name=\"hasan-dirty-p\" value=\"0\"/></primitive></resources></configuration>";
+        let cib = parse_cib(xml).unwrap();
+        assert_eq!(cib.attribute("storage-b", "hasan-dirty-p"), Some("17"));
+        assert_eq!(cib.attribute("storage-a", "hasan-dirty-p"), None);
+        assert_eq!(cib.owner("p").unwrap().unwrap().node, "storage-b");
+        assert_eq!(cib.owner("none"), Ok(None));
+        assert!(cib.owner("q").unwrap_err().reason.contains("hasan-owner-q: \"a b\""));
+        assert!(parse_cib("<configuration><crm_config").is_err());
+    }
+
+    #[test]
+    fn a_change_names_its_condition_and_keeps_the_ids_that_are_there() {
+        let xml = "<configuration><crm_config><cluster_property_set id=\"set\">\
+            <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-b\"/></cluster_property_set></crm_config>\
+            <nodes><node id=\"1\" uname=\"storage-a\"/><node id=\"2\" uname=\"storage-b\">\
+            <instance_attributes id=\"n\"><nvpair id=\"4\" name=\"m\" value=\"17\"/></instance_attributes></node>\
+            </nodes></configuration>";
+        let cib = parse_cib(xml).unwrap();
+        let record = Owner { node: "storage-a".to_string(), ..Owner::parse("x").unwrap() };
+        let set = |node, value| Change::Attribute { node, name: "m", value };
+        let changes = [
+            Change::Record { pool: "p", record: &record },
+            set("storage-a", "<1>"),
+            set("storage-b", "2"),
+        ];
+        let pair = |id: &str, value: &str| {
+            format!(
+                "<nvpair id=\"{id}\" name=\"m\" value=\"{value}\"/></instance_attributes></node>"
+            )
+        };
+        let want = format!(
+            "<configuration><crm_config><cluster_property_set id=\"set\">\
+             <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-a\"/></cluster_property_set></crm_config>\
+             <nodes><node id=\"1\" uname=\"storage-a\"><instance_attributes id=\"nodes-1\">{}\
+             <node id=\"2\" uname=\"storage-b\"><instance_attributes id=\"n\">{}</nodes></configuration>",
+            pair("nodes-1-m", "&lt;1&gt;"),
+            pair("4", "2"),
+        );
+        assert_eq!(cib.document(&changes).unwrap(), want);
+        assert!(cib.document(&[set("storage-x", "1")]).is_err());
+        assert!(cib.shows(&set("storage-b", "17")) && !cib.shows(&set("storage-a", "17")));
+        let owner = Condition::Owner { pool: "p", node: "storage-a" };
+        let there = "/cib/configuration[crm_config//nvpair[@name='hasan-owner-p' and ";
+        let want = "(@value='storage-a' or starts-with(@value,'storage-a '))]]";
+        assert_eq!(owner.place().unwrap(), format!("{there}{want}"));
+        let unchanged = Condition::Record { pool: "p", record: &record };
+        assert_eq!(unchanged.place().unwrap(), format!("{there}@value='storage-a']]"));
+        assert!(Condition::Owner { pool: "p", node: "a' or '1" }.place().is_err());
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_a_strange_one_is_none() {
+        let full = Owner {
+            node: "storage-a".to_string(),
+            pool_guid: Some(u64::MAX),
+            hostids: vec![0xc0de_0001, 2],
+            txg: Some(77),
+        };
+        assert_eq!(full.text(), "storage-a guid=18446744073709551615 hosts=c0de0001,2 txg=77");
+        assert_eq!(Owner::parse(&full.text()), Some(full));
+        let by_hand = Owner::parse("storage-b").unwrap();
+        assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
+        for strange in
+            ["", "a guid=1", "a guid=x hosts=1 txg=1", "a guid=1 hosts= txg=1", "a b c d"]
+        {
+            assert_eq!(Owner::parse(strange), None, "{strange:?}");
+        }
+    }
+}
