@@ -195,7 +195,7 @@ pub(crate) fn restore(lab: &Lab) -> Result<()> {
     let before = client_sees(lab)?;
     let restart = format!(
         "systemctl restart {RESTORE}; systemctl stop {RESTORE}; journalctl --sync; \
-         journalctl --boot -o cat -u {RESTORE} | grep iscsi-backend-export"
+         journalctl --boot -o cat | grep 'configuration are not restored'"
     );
     println!("{}", ssh::within(lab, here.node, timers::PCS, &restart)?.trim_end());
     ensure!(client_sees(lab)? == before, "a restart of {RESTORE} cost the client its LUNs");
