@@ -171,3 +171,27 @@ fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
     }
     format!("\"{program} {}\" ended with {end}: {}", arguments.join(" "), &said[start..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_followed_program_is_heard_to_its_end_and_ends_with_its_follower() {
+        let machine = Machine::local(Instant::now() + Duration::from_secs(30));
+        let mut follow = machine.follow("printf", &["one\\ntwo\\n"]).unwrap();
+        let mut heard = Vec::new();
+        while let Some(lines) = follow.lines() {
+            heard.extend(lines);
+            assert!(!machine.time_left().is_zero(), "it has not ended");
+        }
+        assert_eq!(heard, ["one", "two"]);
+        let follow = machine.follow("sleep", &["3600"]).unwrap();
+        let process = std::path::PathBuf::from(format!("/proc/{}", follow.child.id()));
+        assert!(process.exists());
+        drop(follow);
+        assert!(!process.exists());
+        assert_eq!(machine.follow("no-such-program", &[]).err().unwrap().rc, Rc::Installed);
+    }
+}

@@ -31,12 +31,13 @@ const CHECKS: [Check; 16] = [
 ];
 
 /// The rest: by name, or with `--all`. `make demo` shows the first two.
-const MORE: [Check; 5] = [
+const MORE: [Check; 6] = [
     ("planned failover and back", scenarios::planned),
     ("crash of the active node", scenarios::crash),
     ("the last owner alone", scenarios::last_owner),
     ("the storage link is cut", scenarios::link_cut),
     ("a frozen node wakes up", scenarios::frozen),
+    ("a leg is damaged in silence", scenarios::silent_damage),
 ];
 
 /// What is asked for by parts of names; nothing asks for [`CHECKS`].

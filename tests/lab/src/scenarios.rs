@@ -296,6 +296,44 @@ pub(crate) fn await_healed(lab: &Lab, active: &Machine, returned: &Machine) -> R
     await_unmarked(lab, active, returned)
 }
 
+/// A disk of the standby loses what it held, and says nothing of it. ZFS finds it by its checksums, on a leg that stays
+/// ONLINE: the standby is marked, the pool is scrubbed until nothing is wrong, and the mark goes.
+pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
+    let active = fresh_cluster(lab)?;
+    let standby = other(active)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    let leg = if standby.name == "storage-a" { "data-a1" } else { "data-b1" };
+    // Labels lie in the first 4.5 MiB and in the last half; what lies between is the pool's.
+    let fill = "set -e; zfs create -o mountpoint=/filler -o compression=off san-pool/filler
+        head -c 192M /dev/urandom > /filler/data; sync; zpool sync san-pool; echo 3 > /proc/sys/vm/drop_caches";
+    ssh::within(lab, active, timers::PCS, fill)?;
+    let damage = format!(
+        "dd if=/dev/urandom of=/dev/mapper/{leg}-export bs=1M seek=16 count=768 oflag=direct conv=notrunc status=none"
+    );
+    ssh::within(lab, standby, timers::PCS, &damage)?;
+    stage("the damage is found, and the standby is marked", || {
+        ssh::within(lab, active, timers::PCS, "cat /filler/data > /dev/null")?;
+        await_until("the standby is marked", timers::CLUSTER, || {
+            let mark = ssh::run(lab, active, &query_mark(standby));
+            let mark = mark.map_err(|error| format!("{error:#}"))?;
+            if mark.trim() == "none" { Err("it bears no mark".to_string()) } else { Ok(()) }
+        })
+    })?;
+    stage("it is scrubbed until all is right", || await_healed(lab, active, standby))?;
+    let status = ssh::run(
+        lab,
+        active,
+        "zpool status -p san-pool; journalctl -o cat -u hasan-backend-watch",
+    )?;
+    ensure!(status.contains("with 0 errors"), "not scrubbed:\n{status}");
+    ensure!(status.contains("was scrubbed, and all that it holds is right"), "{status}");
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    ensure!(!plug::log(lab).exists(), "somebody was fenced");
+    judge(lab, &acks)
+}
+
 pub(crate) fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
     await_until("all legs are ONLINE", timers::HEAL, || {
         let status = ssh::run(lab, node, "zpool status -p san-pool");
