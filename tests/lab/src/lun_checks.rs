@@ -221,7 +221,8 @@ json.dump(theirs, open(path, \"w\"))'
     machine::boot(lab, there.node)?;
     ssh::await_one(lab, there.node)?;
     await_until("the export is complete", timers::CLUSTER, || {
-        let said = there.act("iscsi-backend-export", "", "monitor");
+        // Pacemaker leaves it alone, and has not started it since the boot.
+        let said = there.act("iscsi-backend-export", "", "start");
         let said = said.map_err(|error| format!("{error:#}"))?;
         if said.code == 0 { Ok(()) } else { Err(said.text) }
     })?;
