@@ -170,7 +170,8 @@ pub(crate) fn membership(lab: &Lab) -> Result<()> {
         ssh::put(lab, machine, "/etc/corosync/authkey", &key)?;
         let start =
             "chmod 400 /etc/corosync/authkey && systemctl enable --now corosync pacemaker 2>&1";
-        ssh::run(lab, machine, start).map(|_| ())
+        // SysV's scripts and three starts at once.
+        ssh::within(lab, machine, timers::PCS, start).map(|_| ())
     })?;
     await_until("all nodes are members", timers::CLUSTER, || {
         let status = ssh::run(lab, first, "crm_mon --one-shot --output-as=xml");
