@@ -334,7 +334,7 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
-pub(crate) fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
+fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
     await_until("all legs are ONLINE", timers::HEAL, || {
         let status = ssh::run(lab, node, "zpool status -p san-pool");
         let status = status.map_err(|error| format!("{error:#}"))?;

@@ -5,7 +5,7 @@ use crate::access_checks::set_password;
 use crate::command::{await_until, stage};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
-use crate::scenarios::{BLOCKS, await_healed, await_healthy, fresh_cluster, judge, other};
+use crate::scenarios::{BLOCKS, await_healed, fresh_cluster, judge, other};
 use crate::state::Lab;
 use crate::{cluster, guest, ssh, timers};
 use anyhow::{Result, ensure};
@@ -126,7 +126,8 @@ pub(crate) fn two_vlans(lab: &Lab) -> Result<()> {
         check("a planned move")
     })?;
     stage(&format!("{} dies, {} takes over", second.name, first.name), || {
-        await_healthy(lab, second)?;
+        // A node that bears a mark would wait for the other one, and rightly so.
+        await_healed(lab, second, first)?;
         machine::kill(lab, second)?;
         cluster::await_placed(lab, first, Some(first.name))?;
         await_second(lab, first, first)?;
