@@ -252,7 +252,8 @@ fn parse_placement(xml: &str) -> Result<BTreeMap<String, String>, String> {
                         if RESOURCES.contains(&name.as_str()) && !is_well {
                             return Err(format!("{name} is {role:?}, failed: {failed:?}"));
                         }
-                        resource = Some(name);
+                        // One that is starting has its node already.
+                        resource = is_well.then_some(name);
                     }
                     "node" => {
                         if let (Some(resource), Some(node)) = (&resource, get("name")) {
