@@ -78,8 +78,12 @@ impl Writer {
 
     /// Starts writing to a device of the client.
     pub(crate) fn start_on(lab: &Lab, device: String) -> Result<Writer> {
-        let line = format!("lab-writer write {device} {SLOTS} 1");
         let client = Machine::named("client")?;
+        // An initiator waits for two minutes by itself, which is plenty for a failover, and short for an emulated one.
+        let patience =
+            "for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 1200 > $each; done";
+        ssh::run(lab, client, patience)?;
+        let line = format!("lab-writer write {device} {SLOTS} 1");
         let mut child = ssh::command(lab, client, &line)?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
