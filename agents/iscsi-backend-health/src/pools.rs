@@ -64,7 +64,7 @@ impl Care {
         for (name, _) in imported(machine, backend)? {
             let pool = self.pools.entry(name.clone()).or_default();
             pool.unwell = true;
-            pool.mark(machine, &name, &backend.peer.node)?;
+            pool.mark(machine, &name, &backend.peer.node, true)?;
         }
         Ok(())
     }
@@ -117,16 +117,26 @@ fn is_news(line: &str) -> bool {
 }
 
 impl Pool {
-    fn mark(&mut self, machine: &Machine, name: &str, node: &str) -> Result<(), Fault> {
+    /// Marks a node. Before a leg is let go, a mark that is there is written all the same: only the cluster knows whether
+    /// this node still has the pool, and its own copy may be old.
+    fn mark(
+        &mut self,
+        machine: &Machine,
+        name: &str,
+        node: &str,
+        lets_go: bool,
+    ) -> Result<(), Fault> {
         if self.marked.contains(node) {
             return Ok(());
         }
         let cib = pacemaker::cib(machine)?;
+        if !lets_go && cib.attribute(node, &pacemaker::dirty_mark(name)).is_some() {
+            return Ok(());
+        }
         let own = pacemaker::own_name(machine)?;
         check_ownership(&cib, &own, name)?;
         let (mark, now) = (pacemaker::dirty_mark(name), pacemaker::now());
-        // One that is there says since when; and it is written all the same, because only the cluster knows whether this
-        // node still has the pool.
+        // One that is there says since when.
         let value = cib.attribute(node, &mark).unwrap_or(&now);
         let change = Change::Attribute { node, name: &mark, value };
         cib.change(machine, Condition::Owner { pool: name, node: &own }, &[change])?;
@@ -147,10 +157,10 @@ impl Pool {
         let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", name])?)?;
         let (own, other) = dirty(&status, backend);
         if own {
-            self.mark(machine, name, &pacemaker::own_name(machine)?)?;
+            self.mark(machine, name, &pacemaker::own_name(machine)?, false)?;
         }
         if other {
-            self.mark(machine, name, &backend.peer.node)?;
+            self.mark(machine, name, &backend.peer.node, false)?;
         }
         if !is_stable {
             return Ok(());

@@ -167,10 +167,6 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
 pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
     let first = fresh_cluster(lab)?;
     let second = other(first)?;
-    // A boot takes longer than an initiator waits by itself, which is two minutes.
-    let patience =
-        "for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 1200 > $each; done";
-    ssh::run(lab, Machine::named("client")?, patience)?;
     let mut writer = Writer::start(lab)?;
     writer.await_more(BLOCKS)?;
     plug::damage(lab, second, plug::Fault::StaysOff)?;
