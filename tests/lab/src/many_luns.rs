@@ -185,21 +185,22 @@ fn rivals(here: &Hand<'_>) -> Result<()> {
     let down = seconds(here, &format!("printf '{script}' | targetcli"))?;
     println!("{FEW} LUNs by one run of targetcli: up {up:.2} s, down {down:.2} s");
 
-    let theirs = |agent: &str, more: &str, action: &str| {
+    let theirs = |agent: &str, instance: &str, more: &str, action: &str| {
         format!(
-            "OCF_ROOT=/usr/lib/ocf OCF_RESOURCE_INSTANCE={agent} OCF_RESKEY_implementation=lio-t {more} \
+            "OCF_ROOT=/usr/lib/ocf OCF_RESOURCE_INSTANCE={instance} OCF_RESKEY_implementation=lio-t {more} \
              /usr/lib/ocf/resource.d/heartbeat/{agent} {action} > /dev/null 2>&1"
         )
     };
-    let target = |action: &str| theirs("iSCSITarget", &format!("OCF_RESKEY_iqn={IQN}"), action);
+    let target =
+        |action: &str| theirs("iSCSITarget", "few", &format!("OCF_RESKEY_iqn={IQN}"), action);
     let lun = |number: u32, action: &str| {
+        let name = format!("few{number}");
         let more = format!(
             "OCF_RESKEY_target_iqn={IQN} OCF_RESKEY_lun={number} OCF_RESKEY_path={} \
-             OCF_RESKEY_CRM_meta_resource=few{number}",
+             OCF_RESKEY_CRM_meta_resource={name}",
             device(number)
         );
-        theirs("iSCSILogicalUnit", &more, action)
-            .replace("INSTANCE=iSCSILogicalUnit", &format!("INSTANCE=few{number}"))
+        theirs("iSCSILogicalUnit", &name, &more, action)
     };
     let all =
         |action: &str| numbers().map(|number| lun(number, action)).collect::<Vec<_>>().join("; ");
