@@ -97,7 +97,7 @@ impl Watch {
         if self.memory.in_use.remove(leg) {
             tracing::warn!("leg {leg} is lost; its I/O waits");
         }
-        if !self.pools.is_any_imported(machine, backend)? {
+        if pools::imported(machine, backend)?.is_empty() {
             return Ok(());
         }
         self.pools.mark(machine, backend)?;

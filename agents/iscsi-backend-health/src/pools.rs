@@ -7,7 +7,7 @@ use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
 use hasan::ocf::Fault;
 use hasan::pacemaker::{self, Change, Cib, Condition};
-use hasan::zfs::{self, PoolState, Status};
+use hasan::zfs::{self, PoolState, Status, Vdev};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc;
@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 const STABLE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a pool that is not well.
 const LOOK: Duration = Duration::from_secs(3);
-
 /// How long a leg may take to show its label.
 const LABEL: Duration = Duration::from_secs(5);
 
@@ -44,20 +43,11 @@ struct Pool {
     /// The errors of each leg when the last scrub of ours began.
     scrubbed: Option<BTreeMap<String, u64>>,
     tries: Limit,
-    /// What was logged last, which is not said each time anew.
-    said: String,
+    /// What was logged, which is not said at each look anew.
+    said: BTreeSet<String>,
 }
 
 impl Care {
-    /// Whether any pool of ours is imported here.
-    pub(crate) fn is_any_imported(
-        &self,
-        machine: &Machine,
-        backend: &Backend,
-    ) -> Result<bool, Fault> {
-        Ok(!imported(machine, backend)?.is_empty())
-    }
-
     /// Marks the other node for every pool that is imported here; returns when the cluster has
     /// taken all of it.
     pub(crate) fn mark(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
@@ -130,16 +120,16 @@ impl Pool {
             return Ok(());
         }
         let cib = pacemaker::cib(machine)?;
-        if !lets_go && cib.attribute(node, &pacemaker::dirty_mark(name)).is_some() {
+        let (mark, now) = (pacemaker::dirty_mark(name), pacemaker::now());
+        if !lets_go && cib.attribute(node, &mark).is_some() {
             return Ok(());
         }
         let own = pacemaker::own_name(machine)?;
         check_ownership(&cib, &own, name)?;
-        let (mark, now) = (pacemaker::dirty_mark(name), pacemaker::now());
         // One that is there says since when.
         let value = cib.attribute(node, &mark).unwrap_or(&now);
         let change = Change::Attribute { node, name: &mark, value };
-        cib.change(machine, Condition::Owner { pool: name, node: &own }, &[change])?;
+        cib.change(machine, &own, Condition::Owner { pool: name }, &[change])?;
         tracing::warn!("{node} is marked: its legs of {name} miss writes, or may");
         self.marked.insert(node.to_string());
         Ok(())
@@ -168,7 +158,9 @@ impl Pool {
         let foreign = foreign(machine, backend, &status)?;
         let legs = backend.legs.keys().chain(&backend.peer.legs).map(Leg::name);
         let usable: BTreeSet<&str> = legs.filter(|leg| !foreign.contains(*leg)).collect();
-        self.say(&advice(name, &foreign));
+        if !foreign.is_empty() {
+            self.say(&advice(name, &foreign));
+        }
         match decide(&status, &usable, self.scrubbed.as_ref()) {
             Verdict::BringBack(vdevs) if self.may_try(name) => bring_back(machine, name, &vdevs),
             Verdict::Scrub(errors) if self.may_try(name) => {
@@ -199,41 +191,29 @@ impl Pool {
     }
 
     fn say(&mut self, text: &str) {
-        if self.said != text && !text.is_empty() {
+        if self.said.insert(text.to_string()) {
             tracing::error!("{text}");
         }
-        self.said = text.to_string();
     }
 }
 
 /// Legs that are not ONLINE and whose device carries no label of the pool: another disk, perhaps a new one.
-pub(crate) fn foreign<'a>(
+fn foreign<'a>(
     machine: &Machine,
     backend: &Backend,
     status: &'a Status,
 ) -> Result<BTreeSet<&'a str>, Fault> {
     let is_leg =
         |name: &str| backend.legs.keys().chain(&backend.peer.legs).any(|leg| leg.name() == name);
-    let (online, down): (Vec<&str>, Vec<&str>) = {
-        let (online, down): (Vec<_>, Vec<_>) =
-            status.vdevs.iter().partition(|vdev| vdev.state == "ONLINE");
-        let names = |vdevs: Vec<&'a zfs::Vdev>| {
-            vdevs.into_iter().map(leg_of).filter(|name| is_leg(name)).collect()
-        };
-        (names(online), names(down))
-    };
+    let legs = status.vdevs.iter().filter(|vdev| is_leg(leg_of(vdev)));
+    let (online, down): (Vec<&Vdev>, Vec<&Vdev>) = legs.partition(|vdev| vdev.state == "ONLINE");
     let Some(first) = online.first().filter(|_| !down.is_empty()) else {
         return Ok(BTreeSet::new());
     };
-    let pool = pool_of(machine, first)?;
-    let mut foreign = BTreeSet::new();
-    for leg in down {
-        // One that cannot be read is not brought back either; ZFS would not take it.
-        if pool_of(machine, leg).ok() != Some(pool) {
-            foreign.insert(leg);
-        }
-    }
-    Ok(foreign)
+    let pool = pool_of(machine, leg_of(first))?;
+    // One that cannot be read is not brought back either; ZFS would not take it.
+    let is_foreign = |leg: &&str| pool_of(machine, leg).ok() != Some(pool);
+    Ok(down.into_iter().map(leg_of).filter(is_foreign).collect())
 }
 
 /// The GUID of the pool in a leg's label; `None` if it carries no label. A leg whose path is lost just now answers when
@@ -247,16 +227,13 @@ fn pool_of(machine: &Machine, leg: &str) -> Result<Option<u64>, Fault> {
     Ok(label.map(|label| label.pool_guid))
 }
 
-/// What a person can do about legs that carry no label of the pool; empty if there are none.
-pub(crate) fn advice(pool: &str, foreign: &BTreeSet<&str>) -> String {
-    let legs: Vec<&str> = foreign.iter().copied().collect();
-    match legs[..] {
-        [] => String::new(),
-        [first, ..] => format!(
-            "{} cannot be read, or is another disk than {pool} had; for a new disk: zpool replace {pool} {first}",
-            legs.join(", ")
-        ),
-    }
+/// What a person can do about legs that carry no label of the pool.
+fn advice(pool: &str, foreign: &BTreeSet<&str>) -> String {
+    let legs = foreign.iter().copied().collect::<Vec<_>>().join(", ");
+    let first = foreign.first().copied().unwrap_or_default();
+    format!(
+        "{legs} cannot be read, or is another disk than {pool} had; for a new disk: zpool replace {pool} {first}"
+    )
 }
 
 /// A node that was taken for dead and wakes up must not go on alone: by then the pool is another's.
@@ -284,7 +261,7 @@ fn unmark(machine: &Machine, backend: &Backend, pool: &str) -> Result<(), Fault>
     let own = pacemaker::own_name(machine)?;
     for node in [&backend.peer.node, &own] {
         if cib.attribute(node, &mark).is_some() {
-            cib.remove(machine, Condition::Owner { pool, node: &own }, node, &mark)?;
+            cib.remove(machine, &own, Condition::Owner { pool }, node, &mark)?;
             tracing::info!("{pool} is well: the mark on {node} is removed");
         }
     }
@@ -302,7 +279,11 @@ fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fau
     Ok(())
 }
 
-fn imported(machine: &Machine, backend: &Backend) -> Result<Vec<(String, PoolState)>, Fault> {
+/// The pools of ours that are imported here, and the state of each.
+pub(crate) fn imported(
+    machine: &Machine,
+    backend: &Backend,
+) -> Result<Vec<(String, PoolState)>, Fault> {
     let mut pools = Vec::new();
     for pool in &backend.pools {
         pools.extend(zfs::pool_state(machine, pool)?.map(|state| (pool.clone(), state)));
@@ -329,7 +310,6 @@ mod tests {
 
     #[test]
     fn a_new_disk_is_named_with_the_command() {
-        assert_eq!(advice("p", &BTreeSet::new()), "");
         assert!(advice("p", &BTreeSet::from(["b1", "b2"])).ends_with(": zpool replace p b1"));
     }
 }

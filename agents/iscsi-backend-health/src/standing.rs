@@ -1,6 +1,7 @@
 //! How this node and the other stand to each other in the cluster: what this node publishes of
 //! itself, and the end of the other's being shut out.
 
+use crate::pools::imported;
 use hasan::config::Backend;
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
@@ -52,7 +53,7 @@ impl Standing {
             return Ok(());
         }
         // A daemon that is started anew beside a pool changes nothing: the node is what it was.
-        if has_pool(machine, backend)? {
+        if !imported(machine, backend)?.is_empty() {
             return Ok(());
         }
         let own = pacemaker::own_name(machine)?;
@@ -110,15 +111,6 @@ impl Standing {
 /// attribute an administrator has said so.
 fn has_published_anew(shut_out: Option<&str>, fresh: Option<&str>) -> bool {
     shut_out.is_none_or(|then| fresh.is_some_and(|now| now != then))
-}
-
-fn has_pool(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
-    for pool in &backend.pools {
-        if zfs::pool_state(machine, pool)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The kernel's number of this boot.

@@ -5,7 +5,7 @@ use hasan::config::Backend;
 use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::pacemaker::{Change, Condition, NodeState, Owner};
+use hasan::pacemaker::{Change, Cib, Condition, NodeState, Owner};
 use hasan::zfs::Label;
 use hasan::{export, iscsi, pacemaker};
 use std::collections::BTreeSet;
@@ -48,6 +48,7 @@ pub(crate) fn write_down(
     pool: &str,
     backend: &Backend,
     seen: &Seen,
+    cib: &Cib,
     newest: &Label,
 ) -> Result<(), Fault> {
     let mut hostids = vec![seen.hostid];
@@ -80,7 +81,7 @@ pub(crate) fn write_down(
         Fault::generic(format!("the cluster has no record of who has the pool {pool}"))
     })?;
     // The decision rests on what this node knew. If it was frozen since, somebody else may have decided, too.
-    pacemaker::cib(machine)?.change(machine, Condition::Record { pool, record: before }, &changes)
+    cib.change(machine, &seen.own, Condition::Record { pool, record: before }, &changes)
 }
 
 /// Keeps a node that is no member away from our legs, whatever it is: one that was frozen and wakes up

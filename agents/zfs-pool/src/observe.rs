@@ -5,17 +5,19 @@ use hasan::config::Backend;
 use hasan::legs::{self, Leg, Map};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::pacemaker::Cluster;
+use hasan::pacemaker::{Cib, Cluster};
 use hasan::{iscsi, pacemaker, zfs};
 use std::collections::BTreeMap;
 
+/// What the decision rests on; and the cluster's configuration that it was taken from, in which the decision is written
+/// down.
 pub(crate) fn observe(
     machine: &Machine,
     pool: &str,
     backend: &Backend,
     policy: Policy,
     cluster: Cluster,
-) -> Result<Seen, Fault> {
+) -> Result<(Seen, Cib), Fault> {
     let maps = legs::observe(machine)?;
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
     let carried = labels(machine, &legs::answering(&maps, &sessions))?;
@@ -26,7 +28,7 @@ pub(crate) fn observe(
     let cib = pacemaker::cib(machine)?;
     let attribute = |node: &str, name: &str| cib.attribute(node, name).map(str::to_string);
     let mark = |node: &str| attribute(node, &pacemaker::dirty_mark(pool));
-    Ok(Seen {
+    let seen = Seen {
         own_missing: missing(&mut backend.legs.keys()),
         peer_missing: missing(&mut backend.peer.legs.iter()),
         hostid: zfs::hostid(machine)?,
@@ -41,7 +43,8 @@ pub(crate) fn observe(
         record: cib.owner(pool)?,
         own,
         labels: carried.into_iter().filter(|(_, label)| label.pool == pool).collect(),
-    })
+    };
+    Ok((seen, cib))
 }
 
 /// What lies on each leg that answers. One that carries no pool is not among them.

@@ -45,14 +45,14 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     // Asked once: the cluster's tools take their time, and the clients wait.
     let cluster = pacemaker::cluster(machine, &backend.peer.node)?;
     apply::await_peer_legs(machine, &backend, cluster.peer)?;
-    let seen = observe::observe(machine, pool, &backend, asked(values)?, cluster)?;
+    let (seen, cib) = observe::observe(machine, pool, &backend, asked(values)?, cluster)?;
     tracing::info!("{}", seen.sentence(pool));
     let decision = decide(pool, &seen);
     if let Decision::Refuse(reason) = decision {
         return Err(Fault::generic(reason));
     }
     let newest = newest(&seen).ok_or_else(|| Fault::generic("no leg carries the pool"))?;
-    apply::write_down(machine, pool, &backend, &seen, newest)?;
+    apply::write_down(machine, pool, &backend, &seen, &cib, newest)?;
     apply::shut_out_peer(machine, &backend, &seen)?;
     apply::remove_dead_maps(machine, &seen)?;
     let options = Options {

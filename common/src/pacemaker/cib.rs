@@ -4,7 +4,7 @@
 //! for is taken later. So a change carries the condition under which it is right, for whoever takes it to judge; and it
 //! counts when another voter shows it.
 
-use super::{attributes, own_name};
+use super::{Owner, attributes};
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use quick_xml::Reader;
@@ -46,8 +46,6 @@ pub enum Condition<'a> {
     Owner {
         /// The pool.
         pool: &'a str,
-        /// The node.
-        node: &'a str,
     },
     /// The record of the pool is still this one.
     Record {
@@ -98,27 +96,29 @@ impl Cib {
         Owner::parse(text).map(Some).ok_or_else(strange)
     }
 
-    /// Has the cluster take these changes, all or none, and waits until another voter shows them.
+    /// Has the cluster take these changes, all or none, and waits until another voter shows them. `own` is this node's name.
     ///
     /// # Errors
     /// The condition does not hold, the cluster has no quorum, or no other node confirms it.
     pub fn change(
         &self,
         machine: &Machine,
+        own: &str,
         condition: Condition<'_>,
         changes: &[Change<'_>],
     ) -> Result<(), Fault> {
-        let place = condition.place()?;
+        let place = condition.place(own)?;
         let xml = self.document(changes)?;
         let arguments = ["--modify", "--allow-create", "--xpath", &place, "--xml-text", &xml];
-        submit(machine, condition, &arguments)?;
-        confirm(machine, |cib| changes.iter().all(|change| cib.shows(change)))
+        submit(machine, own, condition, &arguments)?;
+        confirm(machine, own, |cib| changes.iter().all(|change| cib.shows(change)))
     }
 
     /// Removes a permanent attribute of a node, if the condition holds. One that is not there is no error.
     pub fn remove(
         &self,
         machine: &Machine,
+        own: &str,
         condition: Condition<'_>,
         node: &str,
         name: &str,
@@ -128,12 +128,12 @@ impl Cib {
         }
         let place = format!(
             "{}/nodes/node[@uname={}]/instance_attributes/nvpair[@name={}]",
-            condition.place()?,
+            condition.place(own)?,
             quoted(node)?,
             quoted(name)?
         );
-        submit(machine, condition, &["--delete", "--xpath", &place])?;
-        confirm(machine, |cib| cib.attribute(node, name).is_none())
+        submit(machine, own, condition, &["--delete", "--xpath", &place])?;
+        confirm(machine, own, |cib| cib.attribute(node, name).is_none())
     }
 
     fn shows(&self, change: &Change<'_>) -> bool {
@@ -200,14 +200,14 @@ fn pair(id: &str, name: &str, value: &str) -> String {
 
 impl Condition<'_> {
     /// The path of the configuration, which is there only while the condition holds.
-    fn place(&self) -> Result<String, Fault> {
+    fn place(&self, own: &str) -> Result<String, Fault> {
         let (pool, test) = match self {
-            Condition::Owner { pool, node } => (
+            Condition::Owner { pool } => (
                 pool,
                 format!(
                     "(@value={} or starts-with(@value,{}))",
-                    quoted(node)?,
-                    quoted(&format!("{node} "))?
+                    quoted(own)?,
+                    quoted(&format!("{own} "))?
                 ),
             ),
             Condition::Record { pool, record } => {
@@ -232,13 +232,18 @@ fn quoted(text: &str) -> Result<String, Fault> {
 /// What cibadmin(8) ends with when nothing is at a path: CRM_EX_NOSUCH; 6 in older versions.
 const NO_SUCH: [i32; 2] = [105, 6];
 
-fn submit(machine: &Machine, condition: Condition<'_>, arguments: &[&str]) -> Result<(), Fault> {
+fn submit(
+    machine: &Machine,
+    own: &str,
+    condition: Condition<'_>,
+    arguments: &[&str],
+) -> Result<(), Fault> {
     let answer = machine.ask("cibadmin", arguments)?;
     match answer.code {
         Some(0) => Ok(()),
         Some(code) if NO_SUCH.contains(&code) => Err(Fault::generic(match condition {
-            Condition::Owner { pool, node } => {
-                format!("by the cluster's record {node} does not have the pool {pool}")
+            Condition::Owner { pool } => {
+                format!("by the cluster's record {own} does not have the pool {pool}")
             }
             Condition::Record { pool, .. } => {
                 format!("the cluster's record of who has the pool {pool} has just changed")
@@ -253,13 +258,12 @@ fn submit(machine: &Machine, condition: Condition<'_>, arguments: &[&str]) -> Re
 
 /// Asks another member: what this node shows may be its own belief alone. Where it is the only one left, in a cluster of two
 /// with a quorum device, nobody else can tell.
-fn confirm(machine: &Machine, is_there: impl Fn(&Cib) -> bool) -> Result<(), Fault> {
-    let own = own_name(machine)?;
+fn confirm(machine: &Machine, own: &str, is_there: impl Fn(&Cib) -> bool) -> Result<(), Fault> {
     let members = machine.run("crm_node", &["--partition"])?;
     // One that is no member would be waited for in vain, for half a minute.
     let mut others: Vec<&str> = members.split_whitespace().filter(|node| *node != own).collect();
     if others.is_empty() {
-        others.push(&own);
+        others.push(own);
     }
     let shows = |node: &&str| query(machine, &["--node", node]).is_ok_and(|cib| is_there(&cib));
     if others.iter().any(shows) {
@@ -323,64 +327,6 @@ fn parse_cib(xml: &str) -> Result<Cib, Fault> {
     }
 }
 
-/// The record of who had a pool last. It stands in the cluster's configuration, so that every node
-/// that can vote has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The node that had the pool last, or was about to take it.
-    pub node: String,
-    /// The pool's GUID; `None` if an administrator made the record.
-    pub pool_guid: Option<u64>,
-    /// The host ids of the owner and of the one before it: whose labels may be the newest, because an
-    /// import that was broken off leaves the older ones. Empty if an administrator made the record.
-    pub hostids: Vec<u64>,
-    /// The pool's transaction group when the owner was about to take it.
-    pub txg: Option<u64>,
-}
-
-impl Owner {
-    /// What an administrator runs, once, to make the record of a pool.
-    pub fn command(pool: &str, node: &str) -> String {
-        let name = Owner::name(pool);
-        format!("crm_attribute -t crm_config -n {name} -v {node}")
-    }
-
-    fn name(pool: &str) -> String {
-        format!("hasan-owner-{pool}")
-    }
-
-    fn text(&self) -> String {
-        let hostids: Vec<String> = self.hostids.iter().map(|id| format!("{id:x}")).collect();
-        match (self.pool_guid, self.txg) {
-            (Some(guid), Some(txg)) => {
-                format!("{} guid={guid} hosts={} txg={txg}", self.node, hostids.join(","))
-            }
-            _ => self.node.clone(),
-        }
-    }
-
-    fn parse(text: &str) -> Option<Owner> {
-        let words: Vec<&str> = text.split(' ').collect();
-        let node = |name: &str| (!name.is_empty()).then(|| name.to_string());
-        match words[..] {
-            [name] => {
-                Some(Owner { node: node(name)?, pool_guid: None, hostids: Vec::new(), txg: None })
-            }
-            [name, guid, hosts, txg] => Some(Owner {
-                node: node(name)?,
-                pool_guid: Some(guid.strip_prefix("guid=")?.parse().ok()?),
-                hostids: hosts
-                    .strip_prefix("hosts=")?
-                    .split(',')
-                    .map(|id| u64::from_str_radix(id, 16).ok())
-                    .collect::<Option<_>>()?,
-                txg: Some(txg.strip_prefix("txg=")?.parse().ok()?),
-            }),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,31 +381,12 @@ mod tests {
         assert_eq!(cib.document(&changes).unwrap(), want);
         assert!(cib.document(&[set("storage-x", "1")]).is_err());
         assert!(cib.shows(&set("storage-b", "17")) && !cib.shows(&set("storage-a", "17")));
-        let owner = Condition::Owner { pool: "p", node: "storage-a" };
+        let owner = Condition::Owner { pool: "p" };
         let there = "/cib/configuration[crm_config//nvpair[@name='hasan-owner-p' and ";
         let want = "(@value='storage-a' or starts-with(@value,'storage-a '))]]";
-        assert_eq!(owner.place().unwrap(), format!("{there}{want}"));
+        assert_eq!(owner.place("storage-a").unwrap(), format!("{there}{want}"));
         let unchanged = Condition::Record { pool: "p", record: &record };
-        assert_eq!(unchanged.place().unwrap(), format!("{there}@value='storage-a']]"));
-        assert!(Condition::Owner { pool: "p", node: "a' or '1" }.place().is_err());
-    }
-
-    #[test]
-    fn a_record_is_read_as_it_was_written_and_a_strange_one_is_none() {
-        let full = Owner {
-            node: "storage-a".to_string(),
-            pool_guid: Some(u64::MAX),
-            hostids: vec![0xc0de_0001, 2],
-            txg: Some(77),
-        };
-        assert_eq!(full.text(), "storage-a guid=18446744073709551615 hosts=c0de0001,2 txg=77");
-        assert_eq!(Owner::parse(&full.text()), Some(full));
-        let by_hand = Owner::parse("storage-b").unwrap();
-        assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
-        for strange in
-            ["", "a guid=1", "a guid=x hosts=1 txg=1", "a guid=1 hosts= txg=1", "a b c d"]
-        {
-            assert_eq!(Owner::parse(strange), None, "{strange:?}");
-        }
+        assert_eq!(unchanged.place("storage-a").unwrap(), format!("{there}@value='storage-a']]"));
+        assert!(owner.place("a' or '1").is_err());
     }
 }

@@ -1,8 +1,10 @@
 //! What the cluster says: the state of the other node, and what it keeps for us.
 
 mod cib;
+mod owner;
 
-pub use cib::{Change, Cib, Condition, Owner, cib};
+pub use cib::{Change, Cib, Condition, cib};
+pub use owner::Owner;
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
@@ -114,29 +116,12 @@ fn attributes(element: &BytesStart<'_>) -> Result<BTreeMap<String, String>, Stri
     Ok(map)
 }
 
-/// crm_attribute(8): CRM_EX_NOSUCH, the attribute is not there; 6 in older versions.
-const NO_SUCH: [i32; 2] = [105, 6];
-
-/// A permanent attribute of a node; `None` if it is not set.
-pub fn attribute(machine: &Machine, node: &str, name: &str) -> Result<Option<String>, Fault> {
-    let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--query", "--quiet"];
-    let answer = machine.ask("crm_attribute", &arguments)?;
-    match answer.code {
-        Some(0) => Ok(Some(answer.stdout.trim().to_string())),
-        Some(code) if NO_SUCH.contains(&code) => Ok(None),
-        _ => Err(Fault::generic(format!(
-            "cannot read the attribute {name} of {node}: {}",
-            answer.stderr.trim()
-        ))),
-    }
-}
-
 /// Sets a permanent attribute of a node and reads it back: without a quorum the cluster takes no
 /// change, and then this fails.
 pub fn set_attribute(machine: &Machine, node: &str, name: &str, value: &str) -> Result<(), Fault> {
     let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--update", value];
     machine.run("crm_attribute", &arguments)?;
-    if attribute(machine, node, name)?.as_deref() == Some(value) {
+    if cib(machine)?.attribute(node, name) == Some(value) {
         return Ok(());
     }
     Err(Fault::generic(format!("the cluster did not take the attribute {name} of {node}")))

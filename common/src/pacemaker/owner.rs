@@ -1,0 +1,83 @@
+//! The record of who had a pool last, and its text.
+
+/// The record of who had a pool last. It stands in the cluster's configuration, so that every node
+/// that can vote has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The node that had the pool last, or was about to take it.
+    pub node: String,
+    /// The pool's GUID; `None` if an administrator made the record.
+    pub pool_guid: Option<u64>,
+    /// The host ids of the owner and of the one before it: whose labels may be the newest, because an
+    /// import that was broken off leaves the older ones. Empty if an administrator made the record.
+    pub hostids: Vec<u64>,
+    /// The pool's transaction group when the owner was about to take it.
+    pub txg: Option<u64>,
+}
+
+impl Owner {
+    /// What an administrator runs, once, to make the record of a pool.
+    pub fn command(pool: &str, node: &str) -> String {
+        let name = Owner::name(pool);
+        format!("crm_attribute -t crm_config -n {name} -v {node}")
+    }
+
+    pub(super) fn name(pool: &str) -> String {
+        format!("hasan-owner-{pool}")
+    }
+
+    pub(super) fn text(&self) -> String {
+        let hostids: Vec<String> = self.hostids.iter().map(|id| format!("{id:x}")).collect();
+        match (self.pool_guid, self.txg) {
+            (Some(guid), Some(txg)) => {
+                format!("{} guid={guid} hosts={} txg={txg}", self.node, hostids.join(","))
+            }
+            _ => self.node.clone(),
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Owner> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let node = |name: &str| (!name.is_empty()).then(|| name.to_string());
+        match words[..] {
+            [name] => {
+                Some(Owner { node: node(name)?, pool_guid: None, hostids: Vec::new(), txg: None })
+            }
+            [name, guid, hosts, txg] => Some(Owner {
+                node: node(name)?,
+                pool_guid: Some(guid.strip_prefix("guid=")?.parse().ok()?),
+                hostids: hosts
+                    .strip_prefix("hosts=")?
+                    .split(',')
+                    .map(|id| u64::from_str_radix(id, 16).ok())
+                    .collect::<Option<_>>()?,
+                txg: Some(txg.strip_prefix("txg=")?.parse().ok()?),
+            }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_a_strange_one_is_none() {
+        let full = Owner {
+            node: "storage-a".to_string(),
+            pool_guid: Some(u64::MAX),
+            hostids: vec![0xc0de_0001, 2],
+            txg: Some(77),
+        };
+        assert_eq!(full.text(), "storage-a guid=18446744073709551615 hosts=c0de0001,2 txg=77");
+        assert_eq!(Owner::parse(&full.text()), Some(full));
+        let by_hand = Owner::parse("storage-b").unwrap();
+        assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
+        for strange in
+            ["", "a guid=1", "a guid=x hosts=1 txg=1", "a guid=1 hosts= txg=1", "a b c d"]
+        {
+            assert_eq!(Owner::parse(strange), None, "{strange:?}");
+        }
+    }
+}
