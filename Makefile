@@ -3,7 +3,7 @@
 TARGET := x86_64-unknown-linux-musl
 LAB := target/release/lab
 
-.PHONY: demo test test-all bench check lab-test build lab tools clean
+.PHONY: demo test test-all faults bench check lab-test build lab tools clean
 
 demo: build lab
 	$(LAB) demo
@@ -23,6 +23,11 @@ lab-test: build lab
 test-all: check build lab
 	$(LAB) test --all
 	$(LAB) --release trixie test --all
+
+# The storage link is cut, and the active node dies at every moment after it.
+faults: build lab
+	$(LAB) test "the link is cut, and"
+	$(LAB) --release trixie test "the link is cut, and"
 
 # Measurements, which pass or fail nothing.
 bench: build lab

@@ -3,7 +3,8 @@
 use crate::machine::{self, Machine};
 use crate::state::Lab;
 use crate::{
-    access_checks, cluster, load, lun_checks, many_luns, pool_checks, scenarios, ssh, timers, vlans,
+    access_checks, cluster, faults, load, lun_checks, many_luns, pool_checks, scenarios, ssh,
+    timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
 use std::time::Instant;
@@ -30,7 +31,7 @@ const CHECKS: [Check; 15] = [
 ];
 
 /// The rest: by name, or with `--all`. `make demo` shows the first two.
-const MORE: [Check; 7] = [
+const MORE: [Check; 12] = [
     ("planned failover and back", scenarios::planned),
     ("crash of the active node", scenarios::crash),
     ("two VLANs move and are taken over", vlans::two_vlans),
@@ -38,6 +39,11 @@ const MORE: [Check; 7] = [
     ("the storage link is cut", scenarios::link_cut),
     ("a frozen node wakes up", scenarios::frozen),
     ("a leg is damaged in silence", scenarios::silent_damage),
+    ("the link is cut, and the active node dies at once", faults::link_cut),
+    ("the link is cut, and the active node dies before the mark", faults::before_mark),
+    ("the link is cut, and the active node dies with the mark", faults::marked),
+    ("the link is cut, and the active node dies with one half", faults::released),
+    ("the link is cut, and the active node dies some time", faults::random),
 ];
 
 /// What is asked for by parts of names; nothing asks for [`CHECKS`].

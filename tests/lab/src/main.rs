@@ -14,6 +14,7 @@ mod checks;
 mod cluster;
 mod command;
 mod disks;
+mod faults;
 mod guest;
 mod host;
 mod image;

@@ -138,20 +138,9 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
     let acks = writer.stop()?;
     plug::damage(lab, second, plug::Fault::StaysOff)?;
     machine::kill(lab, second)?;
-    let refusal = format!("{} misses writes since", first.name);
     stage(&format!("{} dies too, {} comes back alone", second.name, first.name), || {
         power_up(lab, first)?;
-        await_until("it refuses", timers::CLUSTER, || {
-            let status = ssh::run(lab, quorum, "crm_mon --one-shot --output-as=xml");
-            let status = status.map_err(|error| format!("{error:#}"))?;
-            let reasons = status.lines().filter(|line| line.contains("exitreason"));
-            let seen: Vec<&str> = reasons.collect();
-            if seen.iter().any(|line| line.contains(&refusal)) {
-                Ok(())
-            } else {
-                Err(seen.join("\n"))
-            }
-        })
+        await_refusal(lab, quorum, first)
     })?;
     let pools = ssh::run(lab, first, "zpool list -H -o name")?;
     ensure!(pools.is_empty(), "{} has imported {pools:?}", first.name);
@@ -160,6 +149,17 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
         cluster::await_placed(lab, quorum, None).map(|_| ())
     })?;
     judge(lab, &acks)
+}
+
+/// Waits until the cluster shows that a node whose legs miss writes refuses to start alone.
+pub(crate) fn await_refusal(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
+    let refusal = format!("{} misses writes since", node.name);
+    await_until("it refuses", timers::CLUSTER, || {
+        let status = ssh::run(lab, from, "crm_mon --one-shot --output-as=xml");
+        let status = status.map_err(|error| format!("{error:#}"))?;
+        let seen: Vec<&str> = status.lines().filter(|line| line.contains("exitreason")).collect();
+        if seen.iter().any(|line| line.contains(&refusal)) { Ok(()) } else { Err(seen.join("\n")) }
+    })
 }
 
 /// All power fails, and only the node that had the pool last gets it back: it serves alone, since nobody can have written
@@ -280,7 +280,7 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
 }
 
 /// Gives a machine power again whose plug had stayed off.
-fn power_up(lab: &Lab, node: &Machine) -> Result<()> {
+pub(crate) fn power_up(lab: &Lab, node: &Machine) -> Result<()> {
     plug::mend(lab, node, plug::Fault::StaysOff)?;
     machine::boot(lab, node)?;
     ssh::await_one(lab, node)

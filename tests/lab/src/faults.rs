@@ -1,0 +1,166 @@
+//! The storage link is cut, and the active node dies at a certain moment after it. Where the mark was written by then, the
+//! other node must not serve alone; where it was not, it must, with all that was acknowledged.
+
+use crate::command::{await_until, stage};
+use crate::load::Writer;
+use crate::machine::{self, Machine};
+use crate::scenarios::{
+    BLOCKS, await_healed, await_refusal, fresh_cluster, judge, other, power_up,
+};
+use crate::state::Lab;
+use crate::{cluster, net, plug, ssh, timers};
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far the active node has come when its power goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// It does not know yet.
+    LinkCut,
+    /// It is about to ask for the mark.
+    BeforeMark,
+    /// The cluster has the mark, the lost legs still hold all I/O up.
+    Marked,
+    /// The pool goes on with one half.
+    Released,
+    /// Nobody knows.
+    Random,
+}
+
+pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
+    dies(lab, Moment::LinkCut)
+}
+
+pub(crate) fn before_mark(lab: &Lab) -> Result<()> {
+    dies(lab, Moment::BeforeMark)
+}
+
+pub(crate) fn marked(lab: &Lab) -> Result<()> {
+    dies(lab, Moment::Marked)
+}
+
+pub(crate) fn released(lab: &Lab) -> Result<()> {
+    dies(lab, Moment::Released)
+}
+
+pub(crate) fn random(lab: &Lab) -> Result<()> {
+    dies(lab, Moment::Random)
+}
+
+fn dies(lab: &Lab, moment: Moment) -> Result<()> {
+    let first = fresh_cluster(lab)?;
+    let second = other(first)?;
+    let quorum = Machine::named("quorum-c")?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    match moment {
+        Moment::BeforeMark => hold_marks(lab, first, BEFORE)?,
+        Moment::Marked => hold_marks(lab, first, AFTER)?,
+        _ => {}
+    }
+    // With power again it would serve as before, and nobody would ask the other one.
+    plug::damage(lab, first, plug::Fault::StaysOff)?;
+    stage("the storage link is cut", || {
+        net::connect("stor", second.id, false)?;
+        reach(lab, first, moment, &mut writer)
+    })?;
+    machine::kill(lab, first)?;
+    let nodes = ssh::run(lab, quorum, "cibadmin --query --local --scope nodes")?;
+    let is_marked = nodes.contains("hasan-dirty-san-pool");
+    println!("{} dies; {} is marked: {is_marked}", first.name, second.name);
+    match moment {
+        Moment::LinkCut | Moment::BeforeMark => ensure!(!is_marked, "marked too early:\n{nodes}"),
+        Moment::Marked | Moment::Released => ensure!(is_marked, "not marked:\n{nodes}"),
+        Moment::Random => {}
+    }
+    let mend = || {
+        net::connect("stor", second.id, true)?;
+        power_up(lab, first)
+    };
+    if is_marked {
+        stage(&format!("{} refuses", second.name), || await_refusal(lab, quorum, second))?;
+        let pools = ssh::run(lab, second, "zpool list -H -o name")?;
+        ensure!(pools.is_empty(), "{} has imported {pools:?}", second.name);
+        stage(&format!("{} and the link are back", first.name), || {
+            mend()?;
+            cluster::await_placed(lab, quorum, None).map(|_| ())
+        })?;
+    } else {
+        stage(&format!("{} serves", second.name), || {
+            cluster::await_placed(lab, quorum, Some(second.name))?;
+            writer.await_more(BLOCKS)
+        })?;
+        stage(&format!("{} and the link are back", first.name), || {
+            mend()?;
+            await_healed(lab, second, first)
+        })?;
+    }
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// Waits until the active node has come so far.
+fn reach(lab: &Lab, active: &Machine, moment: Moment, writer: &mut Writer) -> Result<()> {
+    match moment {
+        Moment::LinkCut => Ok(()),
+        Moment::BeforeMark => {
+            await_held(lab, active, 1)?;
+            let acknowledged = writer.acks().count;
+            // The watch gives a request up after some time, and asks anew.
+            await_held(lab, active, 2)?;
+            let more = writer.acks().count - acknowledged;
+            ensure!(more == 0, "{more} blocks were acknowledged with one leg, and no mark");
+            Ok(())
+        }
+        Moment::Marked => await_held(lab, active, 1),
+        Moment::Released => {
+            await_until("the pool goes on with one half", timers::CLUSTER, || {
+                let status = ssh::run(lab, active, "zpool status -p san-pool");
+                let status = status.map_err(|error| format!("{error:#}"))?;
+                if status.contains("FAULTED") { Ok(()) } else { Err(status) }
+            })?;
+            writer.await_more(BLOCKS)
+        }
+        Moment::Random => {
+            let delay = random_delay()?;
+            println!("{} dies {:.1} s after the cut", active.name, delay.as_secs_f64());
+            std::thread::sleep(delay);
+            Ok(())
+        }
+    }
+}
+
+/// Up to a minute, by which time the legs are let go. `HASAN_SEED` plays a run again.
+fn random_delay() -> Result<Duration> {
+    let seed = match std::env::var("HASAN_SEED") {
+        Ok(seed) => seed.parse().context("HASAN_SEED is no number")?,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    println!("HASAN_SEED={seed}");
+    // Any mixing will do; neighbouring seeds should differ.
+    Ok(Duration::from_millis((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 60_000))
+}
+
+const BEFORE: &str = "hold; exec /usr/sbin/cibadmin.real \"$@\"";
+const AFTER: &str = "/usr/sbin/cibadmin.real \"$@\" || exit; hold";
+
+/// From now on each request for a mark is held up on this node, before or after the cluster has taken it.
+fn hold_marks(lab: &Lab, node: &Machine, what: &str) -> Result<()> {
+    let script = format!(
+        "#!/bin/sh\nhold() {{ echo >> /run/held; while :; do sleep 1; done; }}\n\
+         case \"$*\" in *hasan-dirty*) {what} ;; esac\nexec /usr/sbin/cibadmin.real \"$@\"\n"
+    );
+    ssh::put(lab, node, "/root/cibadmin", script.as_bytes())?;
+    let place = "touch /run/held; chmod 755 /root/cibadmin; mv /usr/sbin/cibadmin /usr/sbin/cibadmin.real; \
+                 mv /root/cibadmin /usr/sbin/cibadmin";
+    ssh::run(lab, node, place).map(|_| ())
+}
+
+/// Waits until so many requests were held up.
+fn await_held(lab: &Lab, node: &Machine, requests: usize) -> Result<()> {
+    await_until("a mark is asked for", timers::CLUSTER, || {
+        let held = ssh::run(lab, node, "cat /run/held").map_err(|error| format!("{error:#}"))?;
+        let count = held.lines().count();
+        if count >= requests { Ok(()) } else { Err(format!("{count} of {requests}")) }
+    })
+}
