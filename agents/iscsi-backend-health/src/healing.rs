@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) enum Verdict {
     /// Bring these vdevs back: `zpool online`, `zpool clear`.
     BringBack(Vec<String>),
-    /// Legs are ONLINE, but have had so many errors each: what they hold is in doubt until it is read.
+    /// Legs take part, but have had so many errors each: what they hold is in doubt until it is read.
     Scrub(BTreeMap<String, u64>),
     /// All that is on the legs was read since their last error, and is right: `zpool clear`.
     Clear,
@@ -31,13 +31,45 @@ pub(crate) fn leg_of(vdev: &Vdev) -> &str {
     was.unwrap_or(&vdev.name)
 }
 
-/// Which of the two nodes has legs that miss writes, or may: the own one, the other one. An error on a leg that stays
-/// ONLINE counts, since ZFS may not be able to read that leg alone.
-pub(crate) fn dirty(status: &Status, backend: &Backend) -> (bool, bool) {
-    let is_dirty = |vdev: &&Vdev| vdev.state != "ONLINE" || vdev.errors > 0 || vdev.resilvering;
-    let dirty: BTreeSet<&str> = status.vdevs.iter().filter(is_dirty).map(leg_of).collect();
-    let is_dirty = |leg: &Leg| dirty.contains(leg.name());
-    (backend.legs.keys().any(is_dirty), backend.peer.legs.iter().any(is_dirty))
+/// What is wrong with a node's legs; the worse is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doubt {
+    /// Nothing.
+    None,
+    /// They miss writes, or may. An error on a leg that stays ONLINE counts, since ZFS may not be able to read that leg alone.
+    Misses,
+    /// Something on them was read and was wrong; who knows what else is. A resilver copies only what they miss.
+    Wrong,
+}
+
+/// What is wrong with the legs of this node, and with those of the other one.
+pub(crate) fn doubts(status: &Status, backend: &Backend) -> (Doubt, Doubt) {
+    let doubt_of = |leg: &Leg| {
+        let vdevs = status.vdevs.iter().filter(|vdev| leg_of(vdev) == leg.name());
+        vdevs.map(doubt).max().unwrap_or(Doubt::None)
+    };
+    let own = backend.legs.keys().map(doubt_of).max();
+    let other = backend.peer.legs.iter().map(doubt_of).max();
+    (own.unwrap_or(Doubt::None), other.unwrap_or(Doubt::None))
+}
+
+fn doubt(vdev: &Vdev) -> Doubt {
+    if vdev.wrong > 0 || vdev.state == DEGRADED {
+        Doubt::Wrong
+    } else if vdev.state != "ONLINE" || vdev.errors > 0 || vdev.resilvering {
+        Doubt::Misses
+    } else {
+        Doubt::None
+    }
+}
+
+/// What ZFS's daemon says of a leg with many wrong checksums (zed(8)); it takes part in all writes. Of a mirror or a pool ZFS
+/// says it if anything below is not ONLINE.
+const DEGRADED: &str = "DEGRADED";
+
+/// Whether the last scrub was begun here, and proves that all that is on the legs is right.
+pub(crate) fn is_proven(status: &Status, scrubbed: Option<&BTreeMap<String, u64>>) -> bool {
+    status.scan == Scan::ScrubbedWell && scrubbed.is_some()
 }
 
 /// `usable` are the legs that carry a label of the pool; `scrubbed` are the errors of each leg when the scrub began that
@@ -49,24 +81,28 @@ pub(crate) fn decide(
 ) -> Verdict {
     let (legs, others): (Vec<&Vdev>, Vec<&Vdev>) =
         status.vdevs.iter().partition(|vdev| usable.contains(leg_of(vdev)));
+    let takes_part = |vdev: &Vdev| vdev.state == "ONLINE" || vdev.state == DEGRADED;
     let down: Vec<String> =
-        legs.iter().filter(|vdev| vdev.state != "ONLINE").map(|vdev| vdev.name.clone()).collect();
+        legs.iter().filter(|vdev| !takes_part(vdev)).map(|vdev| vdev.name.clone()).collect();
     if !down.is_empty() {
         return Verdict::BringBack(down);
     }
     // The pool and its mirrors have errors of their own only where both legs are wrong.
-    let is_well = |vdev: &&Vdev| vdev.state == "ONLINE" && vdev.errors == 0;
+    let has_degraded = legs.iter().any(|vdev| vdev.state == DEGRADED);
+    let is_well = |vdev: &&Vdev| {
+        vdev.errors == 0 && (vdev.state == "ONLINE" || has_degraded && vdev.state == DEGRADED)
+    };
     if status.scan == Scan::Running || !others.iter().all(is_well) {
         return Verdict::Wait;
     }
-    let with_errors = legs.iter().filter(|vdev| vdev.errors > 0);
+    let in_doubt = legs.iter().filter(|vdev| vdev.errors > 0 || vdev.state == DEGRADED);
     let errors: BTreeMap<String, u64> =
-        with_errors.map(|vdev| (vdev.name.clone(), vdev.errors)).collect();
+        in_doubt.map(|vdev| (vdev.name.clone(), vdev.errors)).collect();
     if errors.is_empty() {
         return Verdict::Well;
     }
     // A scrub that finds errors mends them and counts them: only one that found none proves that all is right.
-    if status.scan == Scan::ScrubbedWell && scrubbed == Some(&errors) {
+    if is_proven(status, scrubbed) && scrubbed == Some(&errors) {
         return Verdict::Clear;
     }
     Verdict::Scrub(errors)
@@ -95,7 +131,7 @@ mod tests {
 
     fn vdev(name: &str, state: &str, errors: u64) -> Vdev {
         let (name, state) = (name.to_string(), state.to_string());
-        Vdev { name, was: None, state, errors, resilvering: false }
+        Vdev { name, was: None, state, errors, wrong: 0, resilvering: false }
     }
 
     fn absent(guid: &str, was: &str) -> Vdev {
@@ -128,15 +164,20 @@ mod tests {
             // It carries another label, or none.
             (Scan::Other, vdev("b2", "UNAVAIL", 0), None, Verdict::Wait),
             (Scan::Other, vdev("mirror-0", "ONLINE", 1), None, Verdict::Wait),
+            (Scan::Other, vdev("mirror-0", "DEGRADED", 0), None, Verdict::Wait),
+            (Scan::Other, vdev("b1", "DEGRADED", 0), None, Verdict::Scrub(errors(0))),
+            (Scan::ScrubbedWell, vdev("b1", "DEGRADED", 4), Some(errors(4)), Verdict::Clear),
         ] {
-            let vdevs = vec![vdev("p", "ONLINE", 0), vdev("a1", "ONLINE", 0), b1];
+            // As ZFS says of a pool with such a leg.
+            let pool = if b1.state == DEGRADED && b1.name == "b1" { DEGRADED } else { "ONLINE" };
+            let vdevs = vec![vdev("p", pool, 0), vdev("a1", "ONLINE", 0), b1];
             let status = Status { scan, vdevs };
             assert_eq!(decide(&status, &usable, scrubbed.as_ref()), want, "{status:?}");
         }
     }
 
     #[test]
-    fn whose_legs_are_dirty() {
+    fn whose_legs_are_in_doubt() {
         let leg = |name: &str| Leg::new(name).unwrap();
         let text = String::new;
         let backend = Backend {
@@ -153,17 +194,35 @@ mod tests {
             pools: Vec::new(),
         };
         let resilvering = Vdev { resilvering: true, ..vdev("b1", "ONLINE", 0) };
+        let wrong = Vdev { wrong: 1, ..vdev("b1", "FAULTED", 3) };
+        use Doubt::{Misses, None, Wrong};
         for (vdev, want) in [
-            (vdev("a1", "ONLINE", 0), (false, false)),
-            (vdev("a1", "ONLINE", 1), (true, false)),
-            (vdev("a1", "FAULTED", 0), (true, false)),
-            (vdev("b1", "ONLINE", 1), (false, true)),
-            (resilvering, (false, true)),
-            (absent("77", "/dev/mapper/b1"), (false, true)),
-            (vdev("else", "FAULTED", 9), (false, false)),
+            (vdev("a1", "ONLINE", 0), (None, None)),
+            (vdev("a1", "ONLINE", 1), (Misses, None)),
+            (vdev("a1", "FAULTED", 0), (Misses, None)),
+            (vdev("b1", "ONLINE", 1), (None, Misses)),
+            (vdev("b1", "DEGRADED", 0), (None, Wrong)),
+            (wrong, (None, Wrong)),
+            (resilvering, (None, Misses)),
+            (absent("77", "/dev/mapper/b1"), (None, Misses)),
+            (vdev("else", "FAULTED", 9), (None, None)),
         ] {
             let status = Status { scan: Scan::Other, vdevs: vec![vdev] };
-            assert_eq!(dirty(&status, &backend), want, "{status:?}");
+            assert_eq!(doubts(&status, &backend), want, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_scrub_of_ours_after_which_nothing_was_wrong_proves_it() {
+        let begun = Some(BTreeMap::new());
+        for (scan, scrubbed, want) in [
+            (Scan::ScrubbedWell, &begun, true),
+            (Scan::ScrubbedWell, &None, false),
+            (Scan::Running, &begun, false),
+            (Scan::Other, &begun, false),
+        ] {
+            let status = Status { scan, vdevs: Vec::new() };
+            assert_eq!(is_proven(&status, scrubbed.as_ref()), want, "{scan:?} {scrubbed:?}");
         }
     }
 

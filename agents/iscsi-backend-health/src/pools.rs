@@ -1,7 +1,7 @@
 //! The pools on the legs, while they are imported here: the marks on the nodes whose legs miss writes, and the way back
 //! of legs that have returned.
 
-use crate::healing::{Limit, Verdict, decide, dirty, leg_of};
+use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven, leg_of};
 use hasan::config::Backend;
 use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
@@ -38,8 +38,8 @@ struct Pool {
     unwell: bool,
     /// Whether ZFS has told of something since the last look.
     news: bool,
-    /// Nodes whose mark is known to be written.
-    marked: BTreeSet<String>,
+    /// Nodes whose mark is known to be written, and how bad it is.
+    marked: BTreeMap<String, Doubt>,
     /// The errors of each leg when the last scrub of ours began.
     scrubbed: Option<BTreeMap<String, u64>>,
     tries: Limit,
@@ -54,7 +54,7 @@ impl Care {
         for (name, _) in imported(machine, backend)? {
             let pool = self.pools.entry(name.clone()).or_default();
             pool.unwell = true;
-            pool.mark(machine, &name, &backend.peer.node, true)?;
+            pool.mark(machine, &name, &backend.peer.node, Doubt::Misses, true)?;
         }
         Ok(())
     }
@@ -114,24 +114,25 @@ impl Pool {
         machine: &Machine,
         name: &str,
         node: &str,
+        doubt: Doubt,
         lets_go: bool,
     ) -> Result<(), Fault> {
-        if self.marked.contains(node) {
+        if self.marked.get(node).is_some_and(|known| *known >= doubt) {
             return Ok(());
         }
         let cib = pacemaker::cib(machine)?;
-        let (mark, now) = (pacemaker::dirty_mark(name), pacemaker::now());
-        if !lets_go && cib.attribute(node, &mark).is_some() {
+        let mark = pacemaker::dirty_mark(name);
+        let before = cib.attribute(node, &mark);
+        let value = mark_value(before, &pacemaker::now(), doubt);
+        if !lets_go && before == Some(&value) {
             return Ok(());
         }
         let own = pacemaker::own_name(machine)?;
         check_ownership(&cib, &own, name)?;
-        // One that is there says since when.
-        let value = cib.attribute(node, &mark).unwrap_or(&now);
-        let change = Change::Attribute { node, name: &mark, value };
+        let change = Change::Attribute { node, name: &mark, value: &value };
         cib.change(machine, &own, Condition::Owner { pool: name }, &[change])?;
         tracing::warn!("{node} is marked: its legs of {name} miss writes, or may");
-        self.marked.insert(node.to_string());
+        self.marked.insert(node.to_string(), doubt);
         Ok(())
     }
 
@@ -145,12 +146,12 @@ impl Pool {
     ) -> Result<(), Fault> {
         self.news = false;
         let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", name])?)?;
-        let (own, other) = dirty(&status, backend);
-        if own {
-            self.mark(machine, name, &pacemaker::own_name(machine)?, false)?;
+        let (own, other) = doubts(&status, backend);
+        if own > Doubt::None {
+            self.mark(machine, name, &pacemaker::own_name(machine)?, own, false)?;
         }
-        if other {
-            self.mark(machine, name, &backend.peer.node, false)?;
+        if other > Doubt::None {
+            self.mark(machine, name, &backend.peer.node, other, false)?;
         }
         if !is_stable {
             return Ok(());
@@ -163,23 +164,54 @@ impl Pool {
         }
         match decide(&status, &usable, self.scrubbed.as_ref()) {
             Verdict::BringBack(vdevs) if self.may_try(name) => bring_back(machine, name, &vdevs),
-            Verdict::Scrub(errors) if self.may_try(name) => {
-                tracing::warn!("legs of {name} are ONLINE with errors {errors:?}: it is scrubbed");
-                machine.run("zpool", &["scrub", name])?;
-                self.scrubbed = Some(errors);
-                Ok(())
-            }
+            Verdict::Scrub(errors) => self.scrub(machine, name, errors),
             Verdict::Clear => {
                 tracing::info!("{name} was scrubbed, and all that it holds is right");
                 machine.run("zpool", &["clear", name]).map(|_| ())
             }
-            Verdict::Well => {
-                unmark(machine, backend, name)?;
-                *self = Pool { tries: std::mem::take(&mut self.tries), ..Pool::default() };
-                Ok(())
-            }
-            Verdict::BringBack(_) | Verdict::Scrub(_) | Verdict::Wait => Ok(()),
+            Verdict::Well => self.end(machine, backend, name, &status),
+            Verdict::BringBack(_) | Verdict::Wait => Ok(()),
         }
+    }
+
+    fn scrub(
+        &mut self,
+        machine: &Machine,
+        name: &str,
+        errors: BTreeMap<String, u64>,
+    ) -> Result<(), Fault> {
+        if self.may_try(name) {
+            tracing::warn!("legs of {name} may hold what is wrong ({errors:?}): it is scrubbed");
+            machine.run("zpool", &["scrub", name])?;
+            self.scrubbed = Some(errors);
+        }
+        Ok(())
+    }
+
+    /// All legs of both nodes have all writes, and the marks go, this node's too: it bears one if it took the pool over
+    /// while its legs still missed some. A mark that asks for a scrub outlives the errors that ZFS has counted, and this
+    /// daemon.
+    fn end(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        name: &str,
+        status: &Status,
+    ) -> Result<(), Fault> {
+        let mark = pacemaker::dirty_mark(name);
+        let cib = pacemaker::cib(machine)?;
+        let own = pacemaker::own_name(machine)?;
+        let marks = [&backend.peer.node, &own].map(|node| (node, cib.attribute(node, &mark)));
+        let asks = marks.iter().any(|(_, mark)| mark.is_some_and(|mark| mark.ends_with(SCRUB)));
+        if asks && !is_proven(status, self.scrubbed.as_ref()) {
+            return self.scrub(machine, name, BTreeMap::new());
+        }
+        for (node, _) in marks.iter().filter(|(_, mark)| mark.is_some()) {
+            cib.remove(machine, &own, Condition::Owner { pool: name }, node, &mark)?;
+            tracing::info!("{name} is well: the mark on {node} is removed");
+        }
+        *self = Pool { tries: std::mem::take(&mut self.tries), ..Pool::default() };
+        Ok(())
     }
 
     fn may_try(&mut self, name: &str) -> bool {
@@ -253,19 +285,16 @@ fn check_ownership(cib: &Cib, own: &str, pool: &str) -> Result<(), Fault> {
     }
 }
 
-/// All legs of both nodes have all writes. The own node bears a mark if it took the pool over while
-/// its legs still missed some.
-fn unmark(machine: &Machine, backend: &Backend, pool: &str) -> Result<(), Fault> {
-    let mark = pacemaker::dirty_mark(pool);
-    let cib = pacemaker::cib(machine)?;
-    let own = pacemaker::own_name(machine)?;
-    for node in [&backend.peer.node, &own] {
-        if cib.attribute(node, &mark).is_some() {
-            cib.remove(machine, &own, Condition::Owner { pool }, node, &mark)?;
-            tracing::info!("{pool} is well: the mark on {node} is removed");
-        }
+/// What follows the time in a mark if something on the node's legs was wrong: they are to be read, all of them.
+const SCRUB: &str = " scrub";
+
+/// The value of a mark: since when, by the first who wrote it; and what is asked for.
+fn mark_value(before: Option<&str>, now: &str, doubt: Doubt) -> String {
+    let mut value = before.unwrap_or(now).to_string();
+    if doubt == Doubt::Wrong && !value.ends_with(SCRUB) {
+        value += SCRUB;
     }
-    Ok(())
+    value
 }
 
 fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fault> {
@@ -305,6 +334,20 @@ mod tests {
             ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.history_event", false),
         ] {
             assert_eq!(is_news(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mark_keeps_its_time_and_what_it_asks_for() {
+        for (before, doubt, want) in [
+            (None, Doubt::Misses, "7"),
+            (None, Doubt::Wrong, "7 scrub"),
+            (Some("5"), Doubt::Misses, "5"),
+            (Some("5"), Doubt::Wrong, "5 scrub"),
+            (Some("5 scrub"), Doubt::Misses, "5 scrub"),
+            (Some("5 scrub"), Doubt::Wrong, "5 scrub"),
+        ] {
+            assert_eq!(mark_value(before, "7", doubt), want);
         }
     }
 

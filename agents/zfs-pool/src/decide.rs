@@ -179,6 +179,8 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
         if let Some(since) = mark
             && !missing.is_empty()
         {
+            // What may follow the time is for the watch.
+            let since = since.split(' ').next().unwrap_or_default();
             return Err(format!(
                 "{marked} misses writes since {since}, and legs of {clean} do not answer ({}): start it first",
                 names(missing)

@@ -36,7 +36,12 @@ impl Owner {
         }
     }
 
+    /// `None` if the text is not exactly what [`Owner::text`] makes of a record: a change is bound to the text that is there.
     pub(super) fn parse(text: &str) -> Option<Owner> {
+        Owner::read(text).filter(|owner| owner.text() == text)
+    }
+
+    fn read(text: &str) -> Option<Owner> {
         let words: Vec<&str> = text.split(' ').collect();
         let node = |name: &str| (!name.is_empty()).then(|| name.to_string());
         match words[..] {
@@ -74,9 +79,14 @@ mod tests {
         assert_eq!(Owner::parse(&full.text()), Some(full));
         let by_hand = Owner::parse("storage-b").unwrap();
         assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
-        for strange in
-            ["", "a guid=1", "a guid=x hosts=1 txg=1", "a guid=1 hosts= txg=1", "a b c d"]
-        {
+        for strange in [
+            "",
+            "a guid=1",
+            "a guid=x hosts=1 txg=1",
+            "a guid=1 hosts= txg=1",
+            "a b c d",
+            "a guid=1 hosts=01 txg=1",
+        ] {
             assert_eq!(Owner::parse(strange), None, "{strange:?}");
         }
     }

@@ -35,6 +35,8 @@ pub struct Vdev {
     pub state: String,
     /// Errors of reading, of writing, and of checksums, together.
     pub errors: u64,
+    /// Those of checksums alone: data that was there, and wrong.
+    pub wrong: u64,
     /// Whether it is being resilvered, or waits for it.
     pub resilvering: bool,
 }
@@ -89,20 +91,19 @@ fn vdev(row: &str) -> Result<Option<Vdev>, Fault> {
         ["logs" | "cache" | "spares" | "special" | "dedup"] => Ok(None),
         [name, state @ ("AVAIL" | "INUSE"), ..] => {
             let (name, state) = (name.to_string(), state.to_string());
-            Ok(Some(Vdev { name, was: None, state, errors: 0, resilvering: false }))
+            Ok(Some(Vdev { name, was: None, state, errors: 0, wrong: 0, resilvering: false }))
         }
         [name, state, read, write, checksum, ref more @ ..] if STATES.contains(&state) => {
-            let mut errors = 0u64;
-            for count in [read, write, checksum] {
-                errors = errors.saturating_add(count.parse().map_err(|_| strange(row))?);
-            }
+            let count = |word: &str| word.parse::<u64>().map_err(|_| strange(row));
+            let wrong = count(checksum)?;
+            let errors = count(read)?.saturating_add(count(write)?).saturating_add(wrong);
             let was = match more {
                 ["was", path, ..] => Some(path.to_string()),
                 _ => None,
             };
             let resilvering = more.iter().any(|word| word.contains("resilver"));
             let (name, state) = (name.to_string(), state.to_string());
-            Ok(Some(Vdev { name, was, state, errors, resilvering }))
+            Ok(Some(Vdev { name, was, state, errors, wrong, resilvering }))
         }
         _ => Err(strange(row)),
     }
@@ -119,7 +120,7 @@ mod tests {
     const DEGRADED: &str = "  pool: san-pool\n state: DEGRADED\n  scan: resilver in progress since Sat\n\
         config:\n\n\tNAME         STATE     READ WRITE CKSUM\n\tsan-pool     DEGRADED     0     0     0\n\
         \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0  (resilvering)\n\
-        \t    data-b1  FAULTED      3   154     0  too many errors\n\
+        \t    data-b1  FAULTED      3   154     1  too many errors\n\
         \t    1535924578361137954  UNAVAIL  0  0  0  was /dev/mapper/data-b2\n\nerrors: No known data errors\n";
 
     #[test]
@@ -128,10 +129,10 @@ mod tests {
         assert_eq!(status.scan, Scan::Running);
         assert_eq!(status.vdevs.len(), 5);
         let (name, state) = ("data-b1".to_string(), "FAULTED".to_string());
-        let faulted = Vdev { name, was: None, state, errors: 157, resilvering: false };
+        let faulted = Vdev { name, was: None, state, errors: 158, wrong: 1, resilvering: false };
         assert_eq!(status.vdevs[3], faulted);
         assert!(status.vdevs[2].resilvering);
-        assert_eq!(status.vdevs[3].to_string(), "data-b1 FAULTED with 157 errors");
+        assert_eq!(status.vdevs[3].to_string(), "data-b1 FAULTED with 158 errors");
         assert_eq!(status.vdevs[4].to_string(), "data-b2 UNAVAIL");
         assert_eq!(status.vdevs[4].name, "1535924578361137954");
         assert_eq!(status.vdevs[4].was.as_deref(), Some("/dev/mapper/data-b2"));
