@@ -6,7 +6,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 /// What a program answered.
@@ -30,11 +30,16 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// The lines since the last call; `None` when the program has ended.
+    /// The lines since the last call; `None` when the program has ended and all that it said was taken.
     pub fn lines(&mut self) -> Option<Vec<String>> {
-        let lines: Vec<String> = self.lines.try_iter().collect();
-        let has_ended = !matches!(self.child.try_wait(), Ok(None));
-        if lines.is_empty() && has_ended { None } else { Some(lines) }
+        let mut lines = Vec::new();
+        loop {
+            match self.lines.try_recv() {
+                Ok(line) => lines.push(line),
+                Err(TryRecvError::Disconnected) if lines.is_empty() => return None,
+                Err(_) => return Some(lines),
+            }
+        }
     }
 }
 
