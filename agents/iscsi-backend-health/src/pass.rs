@@ -69,7 +69,7 @@ impl Watch {
                 self.arrived(leg, "is back");
                 Ok(())
             }
-            Step::PathLost(leg) => self.path_lost(machine, backend, leg),
+            Step::PathsLost(legs) => self.paths_lost(machine, backend, legs),
         }
     }
 
@@ -91,19 +91,26 @@ impl Watch {
         tracing::info!("leg {leg} {how}");
     }
 
-    /// The leg's I/O waits. It may fail, so that the pool goes on without the leg, only when the
-    /// cluster has taken the mark that the other node's legs miss writes from now on.
-    fn path_lost(&mut self, machine: &Machine, backend: &Backend, leg: &Leg) -> Result<(), Fault> {
-        if self.memory.in_use.remove(leg) {
+    /// The legs' I/O waits. It may fail, so that the pool goes on without them, only when the cluster has taken the mark
+    /// that the other node's legs miss writes from now on.
+    fn paths_lost(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        lost: &[Leg],
+    ) -> Result<(), Fault> {
+        for leg in lost.iter().filter(|leg| self.memory.in_use.remove(leg)) {
             tracing::warn!("leg {leg} is lost; its I/O waits");
         }
         if pools::imported(machine, backend)?.is_empty() {
             return Ok(());
         }
-        self.pools.mark(machine, backend)?;
-        legs::fail_if_no_path(machine, leg)?;
-        self.memory.released.insert(leg.clone());
-        tracing::warn!("leg {leg} is let go; the pool goes on without it");
+        self.pools.mark_for_release(machine, backend)?;
+        for leg in lost {
+            legs::fail_if_no_path(machine, leg)?;
+            self.memory.released.insert(leg.clone());
+            tracing::warn!("leg {leg} is let go; the pool goes on without it");
+        }
         Ok(())
     }
 }

@@ -33,8 +33,8 @@ pub(crate) enum Step {
     ExchangePath(Leg, Disk),
     /// The leg's path came back, or the watch has just begun and does not know.
     ReinstatePath(Leg, Disk),
-    /// The leg's path is lost and its I/O waits.
-    PathLost(Leg),
+    /// The paths of these legs are lost, and their I/O waits.
+    PathsLost(Vec<Leg>),
 }
 
 pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<Step> {
@@ -48,8 +48,16 @@ pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<S
             steps.push(Step::SetRecoveryTimeout(session.name.clone()));
         }
     }
+    let mut lost = Vec::new();
     for leg in &backend.peer.legs {
-        steps.extend(plan_leg(leg, actual, memory));
+        match plan_leg(leg, actual, memory) {
+            Some(Step::PathsLost(legs)) => lost.extend(legs),
+            step => steps.extend(step),
+        }
+    }
+    // One question to the cluster for all of them.
+    if !lost.is_empty() {
+        steps.push(Step::PathsLost(lost));
     }
     steps
 }
@@ -73,7 +81,7 @@ fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Option<Step> {
             if !of_leg.iter().any(|disk| disk.state == DiskState::Blocked)
                 && !memory.released.contains(leg) =>
         {
-            Some(Step::PathLost(leg.clone()))
+            Some(Step::PathsLost(vec![leg.clone()]))
         }
         _ => None,
     }
@@ -135,7 +143,7 @@ mod tests {
         let with = |disks| vec![session(disks)];
         for (sessions, maps, memory, want) in [
             (vec![], vec![], &new, vec![Step::Login]),
-            (vec![], map("sda"), &known, vec![Step::Login, Step::PathLost(leg())]),
+            (vec![], map("sda"), &known, vec![Step::Login, Step::PathsLost(vec![leg()])]),
             (vec![], map("sda"), &released, vec![Step::Login]),
             (with(vec![]), vec![], &new, vec![]),
             (with(vec![running()]), vec![], &new, vec![Step::MakeMap(leg(), running())]),
@@ -143,13 +151,25 @@ mod tests {
             (with(vec![running()]), map("sda"), &new, vec![Step::ReinstatePath(leg(), running())]),
             (with(vec![running()]), map("sdz"), &known, vec![Step::ExchangePath(leg(), running())]),
             (with(vec![disk("sda", Blocked)]), map("sda"), &known, vec![]),
-            (with(vec![disk("sda", Lost)]), map("sda"), &known, vec![Step::PathLost(leg())]),
+            (with(vec![disk("sda", Lost)]), map("sda"), &known, vec![Step::PathsLost(vec![leg()])]),
             (with(vec![disk("sda", Lost)]), map("sda"), &released, vec![]),
             (with(vec![disk("sda", Lost)]), vec![], &known, vec![]),
         ] {
             let actual = Actual { sessions, maps };
             assert_eq!(plan(&backend(), &actual, memory), want, "{actual:?} {memory:?}");
         }
+    }
+
+    #[test]
+    fn all_lost_legs_are_one_step() {
+        let (first, second) = (leg(), Leg::new("data-b2").unwrap());
+        let mut backend = backend();
+        backend.peer.legs.push(second.clone());
+        let second_map = Map { leg: second.clone(), ..map("sdb").remove(0) };
+        let maps = [map("sda"), vec![second_map]].concat();
+        let actual = Actual { sessions: vec![], maps };
+        let want = vec![Step::Login, Step::PathsLost(vec![first, second])];
+        assert_eq!(plan(&backend, &actual, &Memory::default()), want);
     }
 
     #[test]

@@ -48,13 +48,17 @@ struct Pool {
 }
 
 impl Care {
-    /// Marks the other node for every pool that is imported here; returns when the cluster has
-    /// taken all of it.
-    pub(crate) fn mark(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    /// Marks the other node for every pool that is imported here, so that its legs may be let go; returns when the cluster
+    /// has taken all of it.
+    pub(crate) fn mark_for_release(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+    ) -> Result<(), Fault> {
         for (name, _) in imported(machine, backend)? {
             let pool = self.pools.entry(name.clone()).or_default();
             pool.unwell = true;
-            pool.mark(machine, &name, &backend.peer.node, Doubt::Misses, true)?;
+            pool.mark_for_release(machine, &name, &backend.peer.node)?;
         }
         Ok(())
     }
@@ -107,30 +111,60 @@ fn is_news(line: &str) -> bool {
 }
 
 impl Pool {
-    /// Marks a node. Before a leg is let go, a mark that is there is written all the same: only the cluster knows whether
-    /// this node still has the pool, and its own copy may be old.
+    /// Marks the other node before its legs are let go. A mark that is there is written all the same: only the cluster
+    /// knows whether this node still has the pool, and its own copy may be old.
+    fn mark_for_release(
+        &mut self,
+        machine: &Machine,
+        name: &str,
+        other: &str,
+    ) -> Result<(), Fault> {
+        let cib = pacemaker::cib(machine)?;
+        let own = pacemaker::own_name(machine)?;
+        if cib.attribute(&own, &pacemaker::dirty_mark(name)).is_some() {
+            // ZFS would write on to legs that miss what only the lost ones have.
+            return Err(Fault::generic(format!(
+                "the legs of {own} miss writes that those of {other} have, which are lost: the I/O of {name} goes on \
+                 waiting for {other}"
+            )));
+        }
+        self.write_mark(machine, &cib, &own, name, other, Doubt::Misses)
+    }
+
+    /// Marks a node, unless that is known to be done.
     fn mark(
         &mut self,
         machine: &Machine,
         name: &str,
         node: &str,
         doubt: Doubt,
-        lets_go: bool,
     ) -> Result<(), Fault> {
         if self.marked.get(node).is_some_and(|known| *known >= doubt) {
             return Ok(());
         }
         let cib = pacemaker::cib(machine)?;
-        let mark = pacemaker::dirty_mark(name);
-        let before = cib.attribute(node, &mark);
-        let value = mark_value(before, &pacemaker::now(), doubt);
-        if !lets_go && before == Some(&value) {
+        let before = cib.attribute(node, &pacemaker::dirty_mark(name));
+        if before.is_some() && before == Some(&mark_value(before, "", doubt)) {
             return Ok(());
         }
         let own = pacemaker::own_name(machine)?;
-        check_ownership(&cib, &own, name)?;
+        self.write_mark(machine, &cib, &own, name, node, doubt)
+    }
+
+    fn write_mark(
+        &mut self,
+        machine: &Machine,
+        cib: &Cib,
+        own: &str,
+        name: &str,
+        node: &str,
+        doubt: Doubt,
+    ) -> Result<(), Fault> {
+        check_ownership(cib, own, name)?;
+        let mark = pacemaker::dirty_mark(name);
+        let value = mark_value(cib.attribute(node, &mark), &pacemaker::now(), doubt);
         let change = Change::Attribute { node, name: &mark, value: &value };
-        cib.change(machine, &own, Condition::Owner { pool: name }, &[change])?;
+        cib.change(machine, own, Condition::Owner { pool: name }, &[change])?;
         tracing::warn!("{node} is marked: its legs of {name} miss writes, or may");
         self.marked.insert(node.to_string(), doubt);
         Ok(())
@@ -148,10 +182,10 @@ impl Pool {
         let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", name])?)?;
         let (own, other) = doubts(&status, backend);
         if own > Doubt::None {
-            self.mark(machine, name, &pacemaker::own_name(machine)?, own, false)?;
+            self.mark(machine, name, &pacemaker::own_name(machine)?, own)?;
         }
         if other > Doubt::None {
-            self.mark(machine, name, &backend.peer.node, other, false)?;
+            self.mark(machine, name, &backend.peer.node, other)?;
         }
         if !is_stable {
             return Ok(());

@@ -26,6 +26,8 @@ enum Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct OnLeg {
     txg: u64,
+    /// Whether it holds all that was written up to there. A leg that is being resilvered has the newest label long before.
+    whole: bool,
     exported: bool,
     host: usize,
 }
@@ -52,6 +54,9 @@ enum Event {
     Write(usize),
     /// The mark is written, the lost leg let go.
     Release(usize),
+    /// The other node's leg is brought back, and a resilver begins.
+    Join(usize),
+    /// The resilver has ended, the marks go.
     Heal(usize),
     Crash(usize),
     Fence(usize),
@@ -67,7 +72,7 @@ fn hostid(node: usize) -> u64 {
 
 impl World {
     fn new() -> World {
-        let leg = OnLeg { txg: 1, exported: true, host: 0 };
+        let leg = OnLeg { txg: 1, whole: true, exported: true, host: 0 };
         World {
             life: [Life::Member; 2],
             pool: [None; 2],
@@ -144,11 +149,24 @@ impl World {
     fn commit(&mut self, node: usize, exported: bool) {
         let with_peer = self.pool[node] == Some(true);
         let newest = self.legs[node].txg.max(if with_peer { self.legs[1 - node].txg } else { 0 });
-        let written = OnLeg { txg: newest + 1, exported, host: node };
-        self.legs[node] = written;
-        if with_peer {
-            self.legs[1 - node] = written;
+        for leg in self.part_of(node) {
+            let whole = self.legs[leg].whole;
+            self.legs[leg] = OnLeg { txg: newest + 1, whole, exported, host: node };
         }
+    }
+
+    /// The legs of the pool that a node has.
+    fn part_of(&self, node: usize) -> Vec<usize> {
+        if self.pool[node] == Some(true) { vec![node, 1 - node] } else { vec![node] }
+    }
+
+    /// A pool that a node has can read all that was acknowledged.
+    fn check_readable(&self, node: usize) {
+        let holds_all = |leg: &usize| {
+            let on = self.legs[*leg];
+            on.whole && on.txg >= self.acknowledged
+        };
+        assert!(self.part_of(node).iter().any(holds_all), "old data is served: {self:?}");
     }
 
     /// The world after an event; `None` if the event cannot be.
@@ -160,6 +178,7 @@ impl World {
             Event::Stop(node) => world.stop(node),
             Event::Write(node) => world.write(node),
             Event::Release(node) => world.release(node),
+            Event::Join(node) => world.join(node),
             Event::Heal(node) => world.heal(node),
             Event::Crash(node) => world.end(node, Life::Dead),
             Event::Fence(node) => world.end(node, Life::Fenced),
@@ -193,16 +212,13 @@ impl World {
         let hosts = if before == node { vec![node] } else { vec![node, before] };
         self.record = Some((node, hosts, found.txg));
         if to_its_end {
-            assert!(found.txg >= self.acknowledged, "old data is served");
             self.pool[node] = Some(seen.peer_missing.is_empty());
             // ZFS takes the newest leg, and resilvers the other.
-            self.legs[node].txg = found.txg;
-            self.commit(node, false);
-            if self.pool[node] == Some(true) {
-                self.marked = [false; 2];
-            } else {
-                self.marked[node] = false;
+            for leg in self.part_of(node) {
+                self.legs[leg].whole &= self.legs[leg].txg == found.txg;
             }
+            self.check_readable(node);
+            self.commit(node, false);
         }
         true
     }
@@ -221,16 +237,17 @@ impl World {
         let waits = self.pool[node] == Some(true) && !self.reaches(node);
         let may = self.pool[node].is_some() && self.is_alive(node) && !waits;
         if may {
+            self.check_readable(node);
             self.commit(node, false);
             self.acknowledged = self.legs[node].txg;
         }
         may
     }
 
-    /// Only a member can write a mark.
+    /// Only a member can write a mark. Whose own leg misses writes lets nothing go.
     fn release(&mut self, node: usize) -> bool {
         let waits = self.pool[node] == Some(true) && !self.reaches(node);
-        let may = waits && self.life[node] == Life::Member;
+        let may = waits && self.life[node] == Life::Member && !self.marked[node];
         if may {
             self.marked[1 - node] = true;
             self.pool[node] = Some(false);
@@ -238,15 +255,28 @@ impl World {
         may
     }
 
-    fn heal(&mut self, node: usize) -> bool {
+    fn join(&mut self, node: usize) -> bool {
         let may = self.pool[node] == Some(false)
             && self.life[node] == Life::Member
             && self.reaches(node)
             && self.pool[1 - node].is_none();
         if may {
             self.pool[node] = Some(true);
+            self.legs[1 - node].whole = false;
             self.commit(node, false);
-            self.marked[1 - node] = false;
+        }
+        may
+    }
+
+    fn heal(&mut self, node: usize) -> bool {
+        let may = self.pool[node] == Some(true)
+            && self.life[node] == Life::Member
+            && self.reaches(node)
+            && self.marked.contains(&true);
+        if may {
+            self.commit(node, false);
+            self.legs.iter_mut().for_each(|leg| leg.whole = true);
+            self.marked = [false; 2];
         }
         may
     }
@@ -266,12 +296,13 @@ impl World {
 }
 
 fn events() -> Vec<Event> {
-    let of_node: [fn(usize) -> Event; 11] = [
+    let of_node: [fn(usize) -> Event; 12] = [
         Event::Start,
         Event::CutStart,
         Event::Stop,
         Event::Write,
         Event::Release,
+        Event::Join,
         Event::Heal,
         Event::Crash,
         Event::Fence,
@@ -299,6 +330,9 @@ fn no_order_of_events_makes_two_owners_or_serves_old_data() {
                 starts += u64::from(matches!(event, Event::Start(_)));
                 let two = NODES.iter().all(|node| after.pool[*node].is_some());
                 assert!(!two, "two owners after {event:?} in {world:?}");
+                let is_known =
+                    NODES.iter().all(|node| after.legs[*node].whole || after.marked[*node]);
+                assert!(is_known, "a half leg bears no mark after {event:?} in {world:?}");
                 if known.insert(after.clone()) {
                     next.push(after);
                 }
