@@ -31,7 +31,7 @@ const CHECKS: [Check; 15] = [
 ];
 
 /// The rest: by name, or with `--all`. `make demo` shows the first two.
-const MORE: [Check; 12] = [
+const MORE: [Check; 13] = [
     ("planned failover and back", scenarios::planned),
     ("crash of the active node", scenarios::crash),
     ("two VLANs move and are taken over", vlans::two_vlans),
@@ -39,6 +39,7 @@ const MORE: [Check; 12] = [
     ("the storage link is cut", scenarios::link_cut),
     ("a frozen node wakes up", scenarios::frozen),
     ("a leg is damaged in silence", scenarios::silent_damage),
+    ("the standby's legs go and come back", faults::legs_return),
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with the mark", faults::marked),

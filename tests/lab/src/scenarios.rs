@@ -1,6 +1,7 @@
 //! The scenarios. Each begins with the configured cluster, and writes while things happen.
 
 use crate::command::{await_until, stage};
+use crate::faults::await_one_half;
 use crate::load::{self, Acks, Writer};
 use crate::machine::{self, MACHINES, Machine};
 use crate::pool_checks::{Hand, POOL};
@@ -196,12 +197,7 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
     let state = || ssh::run(lab, active, "cat /proc/spl/kstat/zfs/san-pool/state");
     stage("the storage link is cut, the pool goes on with one half", || {
         net::connect("stor", standby.id, false)?;
-        // The pool's own state lags behind its vdevs', on ZFS 2.3 by minutes.
-        await_until("the lost legs are known to be lost", timers::CLUSTER, || {
-            let status = ssh::run(lab, active, "zpool status -p san-pool");
-            let status = status.map_err(|error| format!("{error:#}"))?;
-            if status.contains("FAULTED") { Ok(()) } else { Err(status) }
-        })?;
+        await_one_half(lab, active)?;
         writer.await_more(BLOCKS)?;
         ensure!(state()?.trim() != "SUSPENDED", "the pool is suspended");
         let said = Hand { lab, node: active }.act(POOL, "OCF_CHECK_LEVEL=10", "monitor")?;
