@@ -333,6 +333,7 @@ fn no_order_of_events_makes_two_owners_or_serves_old_data() {
                 let is_known =
                     NODES.iter().all(|node| after.legs[*node].whole || after.marked[*node]);
                 assert!(is_known, "a half leg bears no mark after {event:?} in {world:?}");
+                assert!(after.marked != [true; 2], "both are marked after {event:?} in {world:?}");
                 if known.insert(after.clone()) {
                     next.push(after);
                 }
