@@ -133,10 +133,9 @@ pub fn remove_attribute(machine: &Machine, node: &str, name: &str) -> Result<(),
     machine.run("crm_attribute", &arguments).map(|_| ())
 }
 
-/// The present time for a mark: seconds since 1970, UTC.
+/// The present time for a mark, UTC, as people read it (RFC 3339).
 pub fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs()).to_string()
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
 }
 
 /// The attribute of a node that says which host id its ZFS has.
