@@ -192,15 +192,21 @@ fn reach(lab: &Lab, active: &Machine, moment: Moment, writer: &mut Writer) -> Re
     }
 }
 
-/// Up to a minute, by which time the legs are let go. `HASAN_SEED` plays a run again.
-fn random_delay() -> Result<Duration> {
+/// What is left to chance, printed. `HASAN_SEED` plays a run again.
+pub(crate) fn seed() -> Result<u64> {
     let seed = match std::env::var("HASAN_SEED") {
         Ok(seed) => seed.parse().context("HASAN_SEED is no number")?,
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
     println!("HASAN_SEED={seed}");
+    Ok(seed)
+}
+
+/// Up to a minute, by which time the legs are let go.
+fn random_delay() -> Result<Duration> {
     // Any mixing will do; neighbouring seeds should differ.
-    Ok(Duration::from_millis((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 60_000))
+    let mixed = seed()?.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    Ok(Duration::from_millis(mixed % 60_000))
 }
 
 const BEFORE: &str = "hold; exec /usr/sbin/cibadmin.real \"$@\"";
