@@ -9,9 +9,12 @@ mod notify;
 mod pass;
 mod plan;
 mod pools;
+mod publish;
 mod standing;
 mod watch;
 
+use hasan::config::Backend;
+use hasan::legs::Leg;
 use hasan::machine::Machine;
 use hasan::ocf::{self, Action, Agent, Fault, Kind, Operation, Outcome, Param, Rc, Values};
 use hasan::{config, iscsi, legs, names};
@@ -35,7 +38,8 @@ static AGENT: Agent = Agent {
     long: "Reports whether the watch daemon runs and all legs of the other storage node are here. \
            The daemon itself is run by the systemd unit hasan-backend-watch.service, and neither \
            start nor stop of this resource changes it. Use it as a clone, without an order or a \
-           colocation with anything.",
+           colocation with anything. The node attribute hasan-legs-missing says how many legs are not \
+           here, for alerts.",
     params: &[&BACKEND],
     operations: &[
         Operation { name: "start", timeout: 20, interval: 0, depth: 0 },
@@ -58,8 +62,16 @@ fn main() -> ExitCode {
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     let path = Path::new(values.required(&BACKEND)?);
     let outcome = ocf::report_only(machine, AGENT.name, action, || check_daemon(machine, path))?;
-    if action == Action::Monitor && outcome == Rc::Success {
-        check_legs(machine, path)?;
+    if action == Action::Stop {
+        publish::withdraw(machine);
+    }
+    if outcome == Rc::Success && matches!(action, Action::Start | Action::Monitor) {
+        let backend = config::load(machine, path)?;
+        let missing = missing_legs(machine, &backend)?;
+        publish::publish(machine, missing.len(), action == Action::Start);
+        if action == Action::Monitor {
+            check_legs(&backend.peer.node, &missing)?;
+        }
     }
     Ok(outcome)
 }
@@ -72,19 +84,21 @@ fn check_daemon(machine: &Machine, path: &Path) -> Result<(), Fault> {
     Err(Fault::generic("the watch daemon does not run: systemctl start hasan-backend-watch"))
 }
 
-/// Missing legs are a weakness of the node, not a failure of this resource.
-fn check_legs(machine: &Machine, path: &Path) -> Result<(), Fault> {
-    let backend = config::load(machine, path)?;
+fn missing_legs(machine: &Machine, backend: &Backend) -> Result<Vec<Leg>, Fault> {
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
     let maps = legs::observe(machine)?;
     let answering = legs::answering(&maps, &sessions);
-    let is_here = |leg: &&legs::Leg| answering.iter().any(|map| map.leg == **leg);
-    let missing: Vec<&str> =
-        backend.peer.legs.iter().filter(|leg| !is_here(leg)).map(legs::Leg::name).collect();
+    let is_missing = |leg: &&Leg| !answering.iter().any(|map| map.leg == **leg);
+    Ok(backend.peer.legs.iter().filter(is_missing).cloned().collect())
+}
+
+/// Missing legs are a weakness of the node, not a failure of this resource.
+fn check_legs(peer: &str, missing: &[Leg]) -> Result<(), Fault> {
     if missing.is_empty() {
         return Ok(());
     }
-    let reason = format!("legs of {} that are not here: {}", backend.peer.node, missing.join(", "));
+    let names: Vec<&str> = missing.iter().map(Leg::name).collect();
+    let reason = format!("legs of {peer} that are not here: {}", names.join(", "));
     Err(Fault::new(Rc::Degraded, reason))
 }
 

@@ -130,6 +130,9 @@ fn commands(lab: &Lab) -> Result<()> {
             .collect();
         ensure!(lines.is_empty(), "pcs status shows {lines:?}:\n{status}");
     }
+    let ask = "attrd_updater --query --all --name hasan-legs-missing";
+    let published = ssh::run(lab, active, ask)?;
+    ensure!(published.matches("value=\"0\"").count() == 2, "{ask}: {published}");
     bad_input(lab, active)
 }
 
