@@ -31,10 +31,11 @@ const CHECKS: [Check; 15] = [
 ];
 
 /// What fails in the field. `make test` runs one of them, by the seed; and all by name, or with `--all`.
-const FAULTS: [Check; 8] = [
+const FAULTS: [Check; 9] = [
     ("crash of the active node", scenarios::crash),
     ("the storage link is cut", scenarios::link_cut),
     ("the standby's legs go and come back", faults::legs_return),
+    ("a disk is replaced by a blank one", faults::replaced_disk),
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with the mark", faults::marked),

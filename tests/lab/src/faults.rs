@@ -65,6 +65,49 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// A disk of the standby is a new one. It is left alone, and the journal has the command that takes it into the pool.
+pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
+    let active = fresh_cluster(lab)?;
+    let standby = other(active)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    let leg = if standby.name == "storage-a" { "data-a1" } else { "data-b1" };
+    stage("a disk is replaced by a blank one", || {
+        ssh::run(lab, standby, "systemctl stop hasan-backend-export")?;
+        await_one_half(lab, active)?;
+        // ZFS's labels are the first and the last 512 KiB.
+        let blank = format!(
+            "set -e; end=$(( $(blockdev --getsz /dev/mapper/{leg}) / 2048 - 4 ))
+             for place in 0 $end; do
+                 dd if=/dev/zero of=/dev/mapper/{leg} bs=1M seek=$place count=4 oflag=direct conv=notrunc status=none
+             done"
+        );
+        ssh::run(lab, standby, &blank)?;
+        ssh::run(lab, standby, "systemctl start hasan-backend-export").map(|_| ())
+    })?;
+    let command = format!("zpool replace san-pool {leg}");
+    stage("it is reported and left alone, the other one is back", || {
+        let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{command}$'");
+        await_until(&command, timers::CLUSTER, || {
+            ssh::run(lab, active, &journal).map(|_| ()).map_err(|error| format!("{error:#}"))?;
+            let status = ssh::run(lab, active, "zpool status -p san-pool");
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            let lines: Vec<&str> = status.lines().filter(|line| line.contains("data-")).collect();
+            let online = lines.iter().filter(|line| line.contains("ONLINE")).count();
+            let is_alone = lines.iter().any(|line| line.contains(leg) && !line.contains("ONLINE"));
+            if online == 3 && is_alone { Ok(()) } else { Err(status) }
+        })
+    })?;
+    stage(&command, || {
+        ssh::run(lab, active, &command)?;
+        await_healed(lab, active, standby)
+    })?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    ensure!(!plug::log(lab).exists(), "somebody was fenced");
+    judge(lab, &acks)
+}
+
 fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
     ssh::run(lab, node, "systemctl kill --signal=KILL hasan-backend-watch").map(|_| ())
 }
