@@ -163,14 +163,9 @@ fn check_host_and_cluster(seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// A node's legs that have missed writes never serve alone.
+/// A node's legs that have missed writes never serve alone. With the legs of both nodes nothing is missing, also where both
+/// are marked: each has a leg of another mirror that is wrong.
 fn check_marks(seen: &Seen) -> Result<(), String> {
-    if let (Some(_), Some(_)) = (&seen.own_mark, &seen.peer_mark) {
-        return Err(format!(
-            "{} and {} are both marked hasan-dirty: compare their legs, and unmark the one whose data is right",
-            seen.own, seen.peer
-        ));
-    }
     let stale_alone = [
         (&seen.own_mark, &seen.own, &seen.peer, &seen.peer_missing),
         (&seen.peer_mark, &seen.peer, &seen.own, &seen.own_missing),
@@ -182,7 +177,7 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
             // What may follow the time is for the watch.
             let since = since.split(' ').next().unwrap_or_default();
             return Err(format!(
-                "{marked} misses writes since {since}, and legs of {clean} do not answer ({}): start it first",
+                "{marked} misses writes since {since}; legs of {clean} do not answer ({}): start it first",
                 names(missing)
             ));
         }

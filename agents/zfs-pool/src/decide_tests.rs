@@ -135,8 +135,7 @@ fn broken_rule(seen: &Seen, decision: &Decision) -> Option<&'static str> {
         (
             "never stale legs alone",
             (seen.own_mark.is_some() && !seen.peer_missing.is_empty())
-                || (seen.peer_mark.is_some() && !seen.own_missing.is_empty())
-                || (seen.own_mark.is_some() && seen.peer_mark.is_some()),
+                || (seen.peer_mark.is_some() && !seen.own_missing.is_empty()),
         ),
         (
             "never legs that are older than the record",
@@ -236,11 +235,11 @@ fn a_refusal_says_what_was_seen_and_what_to_do() {
     let same = refusal(&|seen| seen.peer_hostid = Some("1".to_string()));
     assert!(same.contains("this host and b have the same hostid 1"), "{same}");
     let stale = refusal(&|seen| {
-        seen.own_mark = Some("1700000000".to_string());
+        seen.own_mark = Some("2026-11-21T16:50:00Z".to_string());
         place(seen, "b", None, true);
     });
     assert!(
-        stale.contains("a misses writes since 1700000000, and legs of b do not answer (b)"),
+        stale.contains("a misses writes since 2026-11-21T16:50:00Z; legs of b do not answer (b)"),
         "{stale}"
     );
 }
@@ -258,8 +257,8 @@ fn a_refusal_is_short_enough_to_be_shown_whole() {
         }
         let mut real = seen.clone();
         (real.own, real.peer) = ("storage-a".to_string(), "storage-b".to_string());
-        real.own_mark = seen.own_mark.as_ref().map(|_| "1700000000".to_string());
-        real.peer_mark = seen.peer_mark.as_ref().map(|_| "1700000000".to_string());
+        real.own_mark = seen.own_mark.as_ref().map(|_| "2026-11-21T16:50:00Z".to_string());
+        real.peer_mark = seen.peer_mark.as_ref().map(|_| "2026-11-21T16:50:00Z".to_string());
         for label in real.labels.values_mut() {
             label.hostname = "storage-b".to_string();
         }
