@@ -1,0 +1,236 @@
+//! The families of plugs: each in a file of its own, with a parser that is pure and strict.
+
+mod esphome;
+mod homeassistant;
+mod kasa;
+mod recognize;
+mod shelly1;
+mod shelly2;
+mod tasmota;
+mod template;
+
+pub(crate) use recognize::recognize;
+pub(crate) use template::Template;
+
+use crate::http::{Auth, Http};
+use crate::plug::{Plug, Trouble};
+use crate::settings::Settings;
+use hasan::chap::Secret;
+use std::time::Instant;
+
+/// What `type=` takes.
+pub(crate) const NAMES: &[&str] =
+    &["tasmota", "shelly1", "shelly2", "kasa", "esphome", "homeassistant", "http"];
+
+/// A family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Tasmota, OpenBeken.
+    Tasmota,
+    /// Shelly, first generation.
+    Shelly1,
+    /// Shelly, from the second generation on.
+    Shelly2,
+    /// TP-Link Kasa, TCP port 9999.
+    Kasa,
+    /// ESPHome with `web_server`.
+    Esphome,
+    /// A switch of Home Assistant.
+    Homeassistant,
+    /// Whatever three URLs can do.
+    Template,
+}
+
+impl Family {
+    /// The family of this name.
+    pub(crate) fn named(name: &str) -> Option<Family> {
+        Some(match name {
+            "tasmota" => Family::Tasmota,
+            "shelly1" => Family::Shelly1,
+            "shelly2" => Family::Shelly2,
+            "kasa" => Family::Kasa,
+            "esphome" => Family::Esphome,
+            "homeassistant" => Family::Homeassistant,
+            "http" => Family::Template,
+            _ => return None,
+        })
+    }
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Family::Tasmota => "tasmota",
+            Family::Shelly1 => "shelly1",
+            Family::Shelly2 => "shelly2",
+            Family::Kasa => "kasa",
+            Family::Esphome => "esphome",
+            Family::Homeassistant => "homeassistant",
+            Family::Template => "http",
+        }
+    }
+
+    /// Its TCP port where none is given.
+    pub(crate) fn port(self, has_tls: bool) -> u16 {
+        match self {
+            Family::Kasa => 9999,
+            Family::Homeassistant => 8123,
+            _ if has_tls => 443,
+            _ => 80,
+        }
+    }
+
+    /// Whether its devices may have one outlet alone, so that `plug` can be left out.
+    pub(crate) fn may_have_one_outlet(self) -> bool {
+        matches!(self, Family::Kasa | Family::Template)
+    }
+
+    /// Whether it can prove who asks, and can be asked with TLS.
+    pub(crate) fn is_http(self) -> bool {
+        self != Family::Kasa
+    }
+
+    /// Says what is wrong with an outlet's name. Nothing is sent.
+    ///
+    /// # Errors
+    /// One sentence that names the outlet.
+    pub(crate) fn check_outlet(self, outlet: &str) -> Result<(), String> {
+        match self {
+            Family::Tasmota => tasmota::relay(outlet).map(|_| ()),
+            Family::Shelly1 | Family::Shelly2 => channel(outlet).map(|_| ()),
+            Family::Homeassistant => homeassistant::check_entity(outlet, "switch"),
+            Family::Kasa | Family::Esphome | Family::Template => Ok(()),
+        }
+    }
+
+    /// The outlet, which is not asked anything yet. `None` stands for the only one.
+    ///
+    /// # Errors
+    /// As [`Family::check_outlet`].
+    pub(crate) fn open(
+        self,
+        settings: &Settings,
+        password: Option<&Secret>,
+        outlet: Option<&str>,
+    ) -> Result<Box<dyn Plug>, String> {
+        let auth = self.auth(settings, password);
+        let http = Http::new(settings.place.clone(), settings.tls.clone(), auth, settings.limits);
+        let name = || outlet.map(str::to_string).ok_or_else(|| "no plug is given".to_string());
+        let sensor = settings.power_sensor.clone();
+        Ok(match self {
+            Family::Tasmota => Box::new(tasmota::Tasmota::new(http, tasmota::relay(&name()?)?)),
+            Family::Shelly1 => Box::new(shelly1::Shelly1::new(http, channel(&name()?)?)),
+            Family::Shelly2 => Box::new(shelly2::Shelly2::new(http, channel(&name()?)?)),
+            Family::Esphome => Box::new(esphome::Esphome::new(http, name()?, sensor)),
+            Family::Homeassistant => {
+                let entity = name()?;
+                homeassistant::check_entity(&entity, "switch")?;
+                Box::new(homeassistant::HomeAssistant::new(http, entity, sensor))
+            }
+            Family::Kasa => {
+                let kasa = kasa::Kasa::new(settings.place.clone(), settings.limits);
+                Box::new(kasa.with_outlet(outlet, settings.nodename.as_deref()))
+            }
+            Family::Template => {
+                let template = settings.template.clone();
+                let template = template.ok_or_else(|| "type=http needs its URLs".to_string())?;
+                Box::new(template::Templated::new(http, template))
+            }
+        })
+    }
+
+    /// Proves address, family and credentials without an outlet.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn reach(
+        self,
+        settings: &Settings,
+        password: Option<&Secret>,
+        until: Instant,
+    ) -> Result<(), Trouble> {
+        let auth = self.auth(settings, password);
+        let mut http =
+            Http::new(settings.place.clone(), settings.tls.clone(), auth, settings.limits);
+        match self {
+            Family::Tasmota => tasmota::reach(&mut http, until),
+            Family::Shelly1 => shelly1::reach(&mut http, until),
+            Family::Shelly2 => shelly2::reach(http, until),
+            Family::Homeassistant => homeassistant::reach(&mut http, until),
+            Family::Kasa | Family::Esphome | Family::Template => {
+                Err(Trouble::Lasting("it can be asked for an outlet alone: give plug".to_string()))
+            }
+        }
+    }
+
+    fn auth(self, settings: &Settings, password: Option<&Secret>) -> Auth {
+        let Some(password) = password else { return Auth::None };
+        // Shelly's second generation knows this one user (General/Authentication), Tasmota too.
+        let user = settings.username.clone().unwrap_or_else(|| "admin".to_string());
+        match self {
+            Family::Shelly2 => Auth::Digest(user, password.clone()),
+            Family::Homeassistant => Auth::Bearer(password.clone()),
+            _ => Auth::Basic(user, password.clone()),
+        }
+    }
+}
+
+/// Says what is wrong with the name of a sensor of Home Assistant.
+///
+/// # Errors
+/// One sentence that names it.
+pub(crate) fn check_sensor(sensor: &str) -> Result<(), String> {
+    homeassistant::check_entity(sensor, "sensor")
+}
+
+/// A channel of Shelly: they count from 0.
+fn channel(outlet: &str) -> Result<u8, String> {
+    let wrong = || format!("the plug {outlet:?} is not a channel's number: Shelly counts from 0");
+    plain_number(outlet).filter(|channel| *channel <= 99).ok_or_else(wrong)
+}
+
+/// A number without sign or leading zero, so that `01` and `1` are not two outlets.
+fn plain_number(text: &str) -> Option<u8> {
+    text.parse::<u8>().ok().filter(|number| number.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_its_family() {
+        for name in NAMES {
+            assert_eq!(Family::named(name).map(Family::name), Some(*name));
+        }
+        assert_eq!(Family::named("wemo"), None);
+    }
+
+    #[test]
+    fn an_outlet_that_its_family_cannot_have_is_refused() {
+        for (family, outlet) in [
+            (Family::Tasmota, "0"),
+            (Family::Tasmota, "storage-a"),
+            (Family::Tasmota, "01"),
+            (Family::Tasmota, "1 OFF"),
+            (Family::Shelly1, "-1"),
+            (Family::Shelly2, "100"),
+            (Family::Shelly2, "+1"),
+            (Family::Homeassistant, "node_a"),
+            (Family::Homeassistant, "light.node_a"),
+            (Family::Homeassistant, "switch.node a"),
+            (Family::Homeassistant, "switch."),
+        ] {
+            let wrong = family.check_outlet(outlet).unwrap_err();
+            assert!(wrong.contains(&format!("{outlet:?}")), "{wrong}");
+        }
+        for (family, outlet) in [
+            (Family::Tasmota, "1"),
+            (Family::Tasmota, "32"),
+            (Family::Shelly1, "0"),
+            (Family::Homeassistant, "switch.node_a"),
+            (Family::Kasa, "Node A"),
+        ] {
+            assert_eq!(family.check_outlet(outlet), Ok(()), "{outlet}");
+        }
+    }
+}

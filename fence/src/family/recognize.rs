@@ -1,0 +1,42 @@
+//! What kind of device is at an address: for the message of a monitor that fails. No credentials
+//! are shown to a device that is not known.
+
+use super::kasa::Kasa;
+use crate::http::{Auth, Http, Request};
+use crate::plug::{Plug, Trouble};
+use crate::settings::Settings;
+use serde_json::Value;
+use std::time::Instant;
+
+/// The family of the device, if it tells.
+pub(crate) fn recognize(settings: &Settings, until: Instant) -> Option<&'static str> {
+    let mut http =
+        Http::new(settings.place.clone(), settings.tls.clone(), Auth::None, settings.limits);
+    if let Some(reply) = ask(&mut http, "/shelly", until) {
+        return Some(if reply.get("gen").is_some() { "shelly2" } else { "shelly1" })
+            .filter(|_| reply.get("mac").is_some());
+    }
+    if ask(&mut http, "/cm?cmnd=Status", until).is_some_and(|reply| is_tasmota(&reply)) {
+        return Some("tasmota");
+    }
+    if ask(&mut http, "/netio.json", until).is_some_and(|reply| reply.get("Outputs").is_some()) {
+        return Some("NETIO, by type=http");
+    }
+    let mut place = settings.place.clone();
+    place.port = 9999;
+    match Kasa::new(place, settings.limits).read(until) {
+        Ok(_) => Some("kasa"),
+        // Only a device of this family finds fault with an outlet.
+        Err(Trouble::Lasting(_)) => Some("kasa"),
+        Err(_) => None,
+    }
+}
+
+fn is_tasmota(reply: &Value) -> bool {
+    ["Status", "WARNING"].iter().any(|name| reply.get(*name).is_some())
+}
+
+fn ask(http: &mut Http, path: &str, until: Instant) -> Option<Value> {
+    let text = http.ask(Request::get(path), until).ok()?;
+    serde_json::from_str(&text).ok().filter(Value::is_object)
+}
