@@ -1,0 +1,266 @@
+//! The program against devices of every family that misbehave in every way: it never says that a
+//! node is off when it may be on, it always ends, and it says why in one line without a secret.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "this is a test")]
+
+mod device;
+mod families;
+
+use device::{Carrier, Device, Fault};
+use families::{ALL, Family};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A program that has not ended by then never will.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Times for what ends by itself.
+const AMPLE: &str = "power_timeout=30\nshell_timeout=20\nlogin_timeout=20\n";
+/// Times for what ends only when the time is over.
+const SHORT: &str = "power_timeout=0.5\nshell_timeout=0.3\nlogin_timeout=0.3\n";
+/// Runs that are under way at one time. They wait more than they work.
+const RUNS: usize = 24;
+
+/// How a run of the program ended.
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(family: &Family, device: &Device, action: &str, times: &str) -> Run {
+    let (name, port, options) = (family.name, device.address.port(), family.options);
+    let input = format!(
+        "action={action}\ntype={name}\nip=127.0.0.1\nipport={port}\n{options}\n{times}\
+         hold=0.05\nstonith_status_sleep=0.05\nnodename=storage-a\n"
+    );
+    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"))
+        // A proxy would see the password.
+        .env("http_proxy", "http://127.0.0.1:9")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let code = wait(&mut child);
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    Run { code, stdout, stderr }
+}
+
+/// `None` for a program that did not end.
+fn wait(child: &mut Child) -> Option<i32> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+/// A device that is bad, and what is asked of it.
+struct Case {
+    family: &'static Family,
+    name: String,
+    fault: Fault,
+    action: &'static str,
+    times: &'static str,
+}
+
+/// Faults of the way, which every family meets, and whether they end by themselves.
+fn of_the_way(carrier: Carrier) -> Vec<(String, Fault, &'static str)> {
+    let mut faults: Vec<(String, Fault, &'static str)> = [
+        ("connection refused", Fault::Refuses),
+        ("silence", Fault::Silent),
+        ("slow drip", Fault::Drips),
+        ("cut in the middle", Fault::CutsOff),
+        ("closed without an answer", Fault::Closes),
+        ("no text", Fault::NotText),
+        ("megabytes", Fault::Huge),
+        ("empty body", Fault::Body("")),
+        ("a blank body", Fault::Body("  \r\n")),
+        ("HTML", Fault::Body("<html><body>OFF false off</body></html>")),
+        ("JSON cut off", Fault::Body(r#"{"POWER2":"OFF""#)),
+        ("an error in the body", Fault::Body(r#"{"error":"internal","code":500}"#)),
+        ("a JSON text", Fault::Body(r#""off""#)),
+        ("a JSON boolean", Fault::Body("false")),
+        ("JSON null", Fault::Body("null")),
+    ]
+    .map(|(name, fault)| (name.to_string(), fault, SHORT))
+    .to_vec();
+    if carrier == Carrier::Kasa {
+        return faults;
+    }
+    for status in [302, 400, 401, 403, 404, 405, 429, 500, 502, 503] {
+        let times = if status >= 429 { SHORT } else { AMPLE };
+        faults.push((format!("HTTP {status}"), Fault::Status(status), times));
+    }
+    faults
+}
+
+/// Everything that can be wrong with a family's device.
+fn cases(family: &'static Family) -> Vec<Case> {
+    let case = |name: &str, fault, action, times| Case {
+        family,
+        name: name.to_string(),
+        fault,
+        action,
+        times,
+    };
+    let mut cases = Vec::new();
+    for action in ["off", "monitor", "status"] {
+        for (name, fault, times) in of_the_way(family.carrier) {
+            cases.push(case(&name, fault, action, times));
+        }
+    }
+    for action in ["off", "reboot", "monitor", "status", "on"] {
+        // The relay is stuck, so an "on" cannot be told either.
+        for (name, body) in family.strange {
+            cases.push(case(name, Fault::State(body), action, SHORT));
+        }
+    }
+    for action in ["off", "reboot"] {
+        cases.push(case("off that stays on", Fault::StaysOn, action, SHORT));
+        cases.push(case("off that comes back on", Fault::ComesBack, action, AMPLE));
+        if family.has_timer {
+            cases.push(case("a pending timer", Fault::Timer, action, AMPLE));
+        }
+        if family.has_meter {
+            cases.push(case("watts although off", Fault::Load, action, SHORT));
+        }
+    }
+    cases
+}
+
+/// Runs a case; returns what is wrong with the program.
+fn check(case: &Case) -> Result<String, String> {
+    let family = case.family;
+    let device = Device::start(family.carrier, family.answer, case.fault);
+    let run = run(family, &device, case.action, case.times);
+    let relay = device.relay.lock().unwrap();
+    let fail = |what: &str| {
+        Err(format!(
+            "{} {} {:?}: {what}: exit {:?}\n{}{}",
+            family.name, case.action, case.name, run.code, run.stdout, run.stderr
+        ))
+    };
+    if run.code != Some(1) {
+        return fail(if run.code.is_none() { "it did not end" } else { "it did not fail" });
+    }
+    if run.stdout.contains("Success") || run.stdout.contains("Status") {
+        return fail("it tells a success");
+    }
+    if run.stderr.lines().count() != 1 || !run.stderr.contains("ERROR") || run.stderr.len() < 40 {
+        return fail("it does not say why in one line");
+    }
+    if run.stderr.contains("hush") || run.stderr.contains("panicked") {
+        return fail("it says too much");
+    }
+    if case.action != "on" && relay.commands.contains(&"on") {
+        return fail("it sent an on after an off that failed");
+    }
+    if relay.commands.contains(&"all") {
+        return fail("it switched other outlets too");
+    }
+    if case.fault == Fault::Status(401) && relay.credentials > 1 {
+        return fail("it showed a rejected password twice");
+    }
+    Ok(run.stderr)
+}
+
+/// Does all of these, several at a time.
+fn for_all<T: Sync>(all: &[T], work: impl Fn(&T) + Sync) {
+    let next = Mutex::new(all.iter());
+    thread::scope(|scope| {
+        for _ in 0..RUNS {
+            scope.spawn(|| {
+                loop {
+                    let Some(one) = next.lock().unwrap().next() else { return };
+                    work(one);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_bad_device_is_never_off() {
+    let cases: Vec<Case> = ALL.iter().flat_map(cases).collect();
+    let wrong = Mutex::new(Vec::new());
+    let told = Mutex::new(Vec::new());
+    for_all(&cases, |case| match check(case) {
+        Ok(text) => told
+            .lock()
+            .unwrap()
+            .push(format!("{} {} {:?}: {text}", case.family.name, case.action, case.name)),
+        Err(text) => wrong.lock().unwrap().push(text),
+    });
+    let (wrong, mut told) = (wrong.into_inner().unwrap(), told.into_inner().unwrap());
+    told.sort();
+    print!("{}", told.concat());
+    println!("{} bad devices, {} of them taken for what they are not", cases.len(), wrong.len());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+/// Without it the other test would prove nothing: a program that always fails would pass.
+#[test]
+fn a_good_device_is_switched_and_read() {
+    for_all(ALL, |family| {
+        let device = Device::start(family.carrier, family.answer, Fault::None);
+        for (action, code, text, is_on) in [
+            ("monitor", 0, "", true),
+            ("status", 0, "Status: ON\n", true),
+            ("off", 0, "Success: Powered OFF\n", false),
+            ("status", 2, "Status: OFF\n", false),
+            ("monitor", 0, "", false),
+            ("off", 0, "Success: Powered OFF\n", false),
+            ("reboot", 0, "Success: Rebooted\n", true),
+            ("on", 0, "Success: Powered ON\n", true),
+        ] {
+            let run = run(family, &device, action, AMPLE);
+            let seen = (run.code, run.stdout.as_str(), run.stderr.as_str());
+            assert_eq!(seen, (Some(code), text, ""), "{} {action}", family.name);
+            assert_eq!(device.relay.lock().unwrap().is_on, is_on, "{} {action}", family.name);
+        }
+        let commands = device.relay.lock().unwrap().commands.clone();
+        assert_eq!(commands, ["off", "off", "off", "on", "on"], "{}", family.name);
+    });
+}
+
+#[test]
+fn one_lost_request_does_not_cost_the_fence() {
+    let mut cases = Vec::new();
+    for family in ALL {
+        cases.push((family, Fault::SilentOnce, "power_timeout=30\nshell_timeout=2\n"));
+        if family.carrier != Carrier::Kasa {
+            cases.push((family, Fault::BusyOnce, AMPLE));
+        }
+    }
+    for_all(&cases, |(family, fault, times)| {
+        let device = Device::start(family.carrier, family.answer, *fault);
+        let run = run(family, &device, "off", times);
+        assert_eq!(run.code, Some(0), "{} {fault:?}: {}", family.name, run.stderr);
+        assert!(!device.relay.lock().unwrap().is_on, "{} {fault:?}", family.name);
+    });
+}
+
+#[test]
+fn a_monitor_says_what_else_is_at_the_address() {
+    for (asked, found) in [("tasmota", "shelly1"), ("shelly2", "shelly1"), ("shelly1", "shelly2")] {
+        let named = |name: &str| ALL.iter().find(|family| family.name == name).unwrap();
+        let (asked, found) = (named(asked), named(found));
+        let device = Device::start(Carrier::Http, found.answer, Fault::None);
+        let run = run(asked, &device, "monitor", AMPLE);
+        let want = format!("looks like type={}, not type={}", found.name, asked.name);
+        assert_eq!(run.code, Some(1));
+        assert!(run.stderr.contains(&want), "{}", run.stderr);
+    }
+}
