@@ -31,9 +31,10 @@ const CHECKS: [Check; 15] = [
 ];
 
 /// What fails in the field. `make test` runs one of them, by the seed; and all by name, or with `--all`.
-const FAULTS: [Check; 9] = [
+const FAULTS: [Check; 10] = [
     ("crash of the active node", scenarios::crash),
     ("the storage link is cut", scenarios::link_cut),
+    ("a plug takes commands and does not obey", scenarios::stuck_plug),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", faults::replaced_disk),
     ("the link is cut, and the active node dies at once", faults::link_cut),

@@ -4,7 +4,7 @@
 use crate::command::{await_until, run};
 use crate::machine::{MACHINES, Machine};
 use crate::state::{Lab, digest};
-use crate::{image, ssh, timers};
+use crate::{image, plug, ssh, timers};
 use anyhow::{Context, Result};
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -27,7 +27,7 @@ const PROGRAMS: [&str; 7] = [
     "client-iscsi-tpg",
     "iscsi-backend-export",
     "iscsi-backend-health",
-    "fence_lab",
+    "fence_smartplug",
     "lab-writer",
 ];
 
@@ -50,8 +50,6 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
     let _ = fs::remove_dir_all(&folder);
     let script = lab.project.join("packaging/install").display().to_string();
     run(Duration::from_secs(60), &script, &[&folder.display().to_string()])?;
-    fs::create_dir_all(folder.join("usr/sbin"))?;
-    fs::copy(lab.program("fence_lab"), folder.join("usr/sbin/fence_lab"))?;
     let tar = lab.state.join("install.tar.gz");
     let (tar_name, folder_name) = (tar.display().to_string(), folder.display().to_string());
     let pack = ["-C", &folder_name, "--owner=0", "--group=0", "-czf", &tar_name, "."];
@@ -68,7 +66,9 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
              for option in $(sed -n 's/^options zfs //p' /usr/lib/modprobe.d/hasan.conf); do \
                  path=/sys/module/zfs/parameters/${option%=*}; \
                  [ ! -e $path ] || echo ${option#*=} > $path; done";
-        ssh::feed(lab, machine, unpack, &bytes)
+        ssh::feed(lab, machine, unpack, &bytes)?;
+        let keep = "umask 077; mkdir -p /etc/hasan; cat > /etc/hasan/plug.password";
+        ssh::feed(lab, machine, keep, plug::PASSWORD.as_bytes())
     })?;
     on_each(&MACHINES[..2], |machine| serve_pcs(lab, machine))
 }

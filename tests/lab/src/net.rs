@@ -2,6 +2,7 @@
 
 use crate::command::run;
 use crate::machine::MACHINES;
+use crate::plug;
 use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ pub(crate) const NAMESPACE: &str = "hasan-lab";
 /// Names of the networks: management and cluster, storage, end users, hypervisors. The machines call their
 /// interfaces so too.
 pub(crate) const NETWORKS: [&str; 4] = ["mgmt", "stor", "end", "hyp"];
-/// The host's own address on the management network: the plugs are there.
+/// The host's own address on the management network.
 pub(crate) const HOST: &str = "10.20.20.254";
 
 /// And on the hypervisors': a guest of this host has its disk there.
@@ -26,7 +27,8 @@ pub(crate) fn ensure() -> Result<()> {
     } else {
         make()?;
     }
-    for (address, network) in [(HOST, "mgmt"), (HYPERVISOR, "hyp")] {
+    let plugs = plug::addresses().map(|address| (address, "mgmt"));
+    for (address, network) in [(HOST, "mgmt"), (HYPERVISOR, "hyp")].into_iter().chain(plugs) {
         ip(&["addr", "replace", &format!("{address}/24"), "dev", &format!("br-{network}")])?;
     }
     Ok(())

@@ -275,6 +275,39 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// The active node is frozen, and its plug takes commands without obeying: nobody is fenced, so nobody takes the pool. When
+/// the plug is mended, the cluster goes on by itself.
+pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
+    let sleeper = fresh_cluster(lab)?;
+    let survivor = other(sleeper)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    plug::damage(lab, sleeper, plug::Fault::Stuck)?;
+    qmp::command(&sleeper.control(lab), "stop", json!({}))?;
+    stage(&format!("{} freezes, and cannot be fenced", sleeper.name), || {
+        await_until("two fencings have failed", timers::CLUSTER, || {
+            let history = ssh::run(lab, survivor, "crm_mon --one-shot --output-as=xml");
+            let history = history.map_err(|error| format!("{error:#}"))?;
+            let is_failed =
+                |line: &&str| line.contains("<fence_event") && line.contains("status=\"failed\"");
+            let events: Vec<&str> = history.lines().filter(is_failed).collect();
+            if events.len() >= 2 { Ok(()) } else { Err(events.join("\n")) }
+        })?;
+        let said = "journalctl -o cat -u pacemaker | grep -c 'it took the command and is still on'";
+        let count = ssh::run(lab, survivor, said)?;
+        println!("the plug took {} commands", count.trim());
+        let pools = ssh::run(lab, survivor, "zpool list -H -o name")?;
+        ensure!(pools.is_empty(), "{} has imported {pools:?}", survivor.name);
+        Ok(())
+    })?;
+    stage(&format!("the plug is mended, {} takes over", survivor.name), || {
+        plug::mend(lab, sleeper, plug::Fault::Stuck)?;
+        cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
 /// Gives a machine power again whose plug had stayed off.
 pub(crate) fn power_up(lab: &Lab, node: &Machine) -> Result<()> {
     plug::mend(lab, node, plug::Fault::StaysOff)?;

@@ -1,21 +1,38 @@
-//! The plugs: a daemon on the management network whose relays are the machines' power. `fence_lab` speaks to it, a line
-//! for each request: `off NAME`, `on NAME`, `status NAME`; the answer is `on`, `off` or `error …`.
+//! The plugs: a daemon on the management network whose relays are the machines' power. Each storage node has one, of a
+//! family of its own, with an address of its own.
+
+mod kasa;
+mod tasmota;
 
 use crate::command::{await_until, run};
 use crate::machine::{self, Machine};
-use crate::net::{HOST, NAMESPACE};
+use crate::net::NAMESPACE;
 use crate::state::Lab;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const PORT: u16 = 9999;
+/// A plug: the machine that it feeds, its address, its port, and how it speaks.
+type Plug = (&'static str, &'static str, u16, fn(&Lab, &Machine, TcpStream) -> Result<()>);
+
+/// All of them; cluster.vars names the same.
+const PLUGS: [Plug; 2] = [
+    ("storage-a", "10.20.20.251", 80, tasmota::converse),
+    ("storage-b", "10.20.20.252", 9999, kasa::converse),
+];
+/// The password of those that have one.
+pub(crate) const PASSWORD: &str = "lab";
 /// A client that says nothing is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The addresses of all plugs.
+pub(crate) fn addresses() -> impl Iterator<Item = &'static str> {
+    PLUGS.iter().map(|plug| plug.1)
+}
 
 /// What the plugs did: a line for each change, with the time since 1970 in seconds.
 pub(crate) fn log(lab: &Lab) -> PathBuf {
@@ -33,12 +50,15 @@ pub(crate) enum Fault {
     StaysOff,
     /// It says that it has switched, and does nothing.
     Lies,
+    /// It takes each command, does nothing, and says so.
+    Stuck,
 }
 
 fn fault_file(lab: &Lab, machine: &Machine, fault: Fault) -> PathBuf {
     let name = match fault {
         Fault::StaysOff => "stays-off",
         Fault::Lies => "lies",
+        Fault::Stuck => "stuck",
     };
     lab.file(&format!("{}.{name}", machine.name))
 }
@@ -70,10 +90,11 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
     // `setsid` and `ip` become the daemon without a new process.
     fs::write(pid_file(lab), child.id().to_string())?;
     await_until("the plugs answer", Duration::from_secs(20), || {
-        let script =
-            format!("exec 3<>/dev/tcp/{HOST}/{PORT} && echo status storage-a >&3 && cat <&3");
-        let words = ["netns", "exec", NAMESPACE, "bash", "-c", &script];
-        run(Duration::from_secs(5), "ip", &words).map(|_| ()).map_err(|error| error.to_string())
+        PLUGS.iter().try_for_each(|(_, address, port, _)| {
+            let script = format!("exec 3<>/dev/tcp/{address}/{port}");
+            let words = ["netns", "exec", NAMESPACE, "bash", "-c", &script];
+            run(Duration::from_secs(5), "ip", &words).map(|_| ()).map_err(|error| error.to_string())
+        })
     })
 }
 
@@ -84,12 +105,21 @@ pub(crate) fn stop(lab: &Lab) {
 
 /// The daemon.
 pub(crate) fn serve(lab: &Lab) -> Result<()> {
-    let listener = TcpListener::bind((HOST, PORT)).context("cannot listen for the plugs")?;
+    let mut listeners = Vec::new();
+    for (name, address, port, converse) in PLUGS {
+        let listener = TcpListener::bind((address, port))
+            .with_context(|| format!("cannot listen for the plug of {name}"))?;
+        listeners.push((Machine::named(name)?, listener, converse));
+    }
     std::thread::scope(|scope| {
-        for stream in listener.incoming().flatten() {
+        for (machine, listener, converse) in &listeners {
             scope.spawn(move || {
-                if let Err(error) = converse(lab, stream) {
-                    eprintln!("{error:#}");
+                // One after the other, as small devices do.
+                for stream in listener.incoming().flatten() {
+                    let is_set = stream.set_read_timeout(Some(PATIENCE)).map_err(Into::into);
+                    if let Err(error) = is_set.and_then(|()| converse(lab, machine, stream)) {
+                        eprintln!("{}: {error:#}", machine.name);
+                    }
                 }
             });
         }
@@ -97,38 +127,35 @@ pub(crate) fn serve(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn converse(lab: &Lab, mut stream: TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(stream.try_clone()?).read_line(&mut line)?;
-    let answer = match switch(lab, line.trim()) {
-        Ok(has_power) => if has_power { "on" } else { "off" }.to_string(),
-        Err(error) => format!("error {error:#}"),
-    };
-    writeln!(stream, "{answer}")?;
-    Ok(())
-}
-
-/// Does one request; returns whether the machine has power afterwards.
-fn switch(lab: &Lab, request: &str) -> Result<bool> {
-    let (verb, name) = request.split_once(' ').context("a request is a verb and a machine")?;
-    let machine = Machine::named(name)?;
+/// Whether the relay says that it is on.
+fn is_on(lab: &Lab, machine: &Machine) -> Result<bool> {
     let lie = fault_file(lab, machine, Fault::Lies);
     if lie.exists() {
-        if verb != "status" {
-            fs::write(&lie, verb)?;
-        }
         return Ok(fs::read_to_string(&lie)? == "on");
     }
-    match verb {
-        "status" => return Ok(machine.has_power(lab)),
-        "off" => machine::kill(lab, machine)?,
-        "on" if fault_file(lab, machine, Fault::StaysOff).exists() => bail!("{name} stays off"),
-        "on" => machine::boot(lab, machine)?,
-        _ => bail!("the verb {verb:?} is unknown"),
+    Ok(machine.has_power(lab))
+}
+
+/// Switches the relay, and with it the machine.
+fn switch(lab: &Lab, machine: &Machine, on: bool) -> Result<()> {
+    let verb = if on { "on" } else { "off" };
+    let has = |fault| fault_file(lab, machine, fault).exists();
+    if has(Fault::Stuck) {
+        return Ok(());
+    }
+    if has(Fault::Lies) {
+        return Ok(fs::write(fault_file(lab, machine, Fault::Lies), verb)?);
+    }
+    if on && has(Fault::StaysOff) {
+        bail!("it stays off");
+    }
+    if on {
+        machine::boot(lab, machine)?
+    } else {
+        machine::kill(lab, machine)?
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let mut log = OpenOptions::new().create(true).append(true).open(log(lab))?;
-    writeln!(log, "{since:.3} {verb} {name}")?;
-    Ok(machine.has_power(lab))
+    writeln!(log, "{since:.3} {verb} {}", machine.name)?;
+    Ok(())
 }
