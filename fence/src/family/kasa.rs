@@ -169,8 +169,9 @@ fn relay(value: &Value, path: &str) -> Result<Power, Trouble> {
 fn parse_countdown(reply: &Value) -> Option<String> {
     let is_on = |rule: &&Value| is_one(rule, "enable") && is_one(rule, "act");
     let rule = json::list(reply, "/count_down/get_rules/rule_list").iter().find(is_on)?;
-    let seconds = rule.get("remain").and_then(Value::as_i64).unwrap_or_default();
-    Some(format!("a timer switches it on in {seconds} s"))
+    let seconds = rule.get("remain").and_then(Value::as_i64).filter(|seconds| *seconds > 0);
+    let when = seconds.map(|seconds| format!(" in {seconds} s")).unwrap_or_default();
+    Some(format!("a timer switches it on{when}"))
 }
 
 /// Older devices tell watts, newer ones milliwatts.
