@@ -133,8 +133,8 @@ pub(crate) fn cannot(verb: &str, plug: &dyn Plug, trouble: &Trouble) -> String {
 
 /// How far an outlet is on its way.
 enum Progress {
-    /// No command was taken yet, or the state is another one; with the reason.
-    Open { was_taken: bool, reason: Option<String> },
+    /// So many commands were taken, and the state is not yet the wanted one; with the reason.
+    Open { taken: u32, reason: Option<String> },
     /// It was read in the wanted state, after a command that was taken.
     Done,
     /// It cannot be brought there.
@@ -152,15 +152,16 @@ fn settle(
 ) -> Result<(), String> {
     // An off is sent until it is obeyed; switching off twice does no harm.
     let commands = if want == Power::On { 1 + rules.retry_on } else { u32::MAX };
-    let start = || Progress::Open { was_taken: false, reason: None };
+    let start = || Progress::Open { taken: 0, reason: None };
     let mut progress: Vec<Progress> = plugs.iter().map(|_| start()).collect();
-    for round in 0u32.. {
+    let mut is_first = true;
+    loop {
         for (plug, state) in plugs.iter_mut().zip(&mut progress) {
-            if round < commands {
+            if matches!(state, Progress::Open { taken, .. } if *taken < commands) {
                 command(plug.as_mut(), want, state, clock, until)?;
             }
         }
-        if round == 0 {
+        if std::mem::take(&mut is_first) {
             clock.sleep(rules.power_wait);
         }
         for (plug, state) in plugs.iter_mut().zip(&mut progress) {
@@ -183,12 +184,12 @@ fn command(
     clock: &dyn Clock,
     until: Instant,
 ) -> Result<(), String> {
-    let Progress::Open { was_taken, reason } = state else { return Ok(()) };
+    let Progress::Open { taken, reason } = state else { return Ok(()) };
     let label = plug.label();
     match plug.switch(want, until) {
         Ok(()) => {
             tracing::debug!("{label} took the command {want}");
-            *was_taken = true;
+            *taken += 1;
         }
         Err(Trouble::Passing(text)) => {
             tracing::debug!("{label}: {text}");
@@ -207,7 +208,8 @@ fn look(
     clock: &dyn Clock,
     until: Instant,
 ) -> Result<(), String> {
-    let Progress::Open { was_taken: true, reason } = state else { return Ok(()) };
+    // What was read before the command was taken may be an old story.
+    let Progress::Open { taken: 1.., reason } = state else { return Ok(()) };
     let label = plug.label();
     match plug.read(until) {
         Ok(reading) if reading.power == want => *state = Progress::Done,

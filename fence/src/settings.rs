@@ -61,9 +61,19 @@ impl Settings {
             return Err(format!("the option ssl: type={} knows no TLS", family.name()));
         }
         let text = |name: &str| options.text(name).map(str::to_string);
+        let place = place(options, family, has_tls, template.as_ref())?;
+        for (host, _) in template.iter().flat_map(Template::urls).filter_map(|url| url_parts(url)) {
+            if host != place.host {
+                // The password would go to both.
+                let (one, other) = (&place.host, &host);
+                return Err(format!(
+                    "the URLs of type=http are at two hosts, {one:?} and {other:?}"
+                ));
+            }
+        }
         let settings = Settings {
             family,
-            place: place(options, family, has_tls, template.as_ref())?,
+            place,
             tls: if has_tls { tls(options)? } else { no_tls(options)? },
             username: text("username"),
             nodename: options.nodename.clone(),
@@ -268,8 +278,9 @@ fn place(
         return Ok(Place { host, port, network });
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    // Letters of names and addresses, also of IPv6 with a zone.
-    let is_letter = |c: u8| c.is_ascii_alphanumeric() || b".-_:%".contains(&c);
+    // URLs have small letters.
+    let host = host.to_ascii_lowercase();
+    let is_letter = |c: u8| c.is_ascii_alphanumeric() || b".-_:".contains(&c);
     if !host.bytes().all(is_letter) {
         return Err(format!("the option ip: {host:?} is neither an address nor a name"));
     }
@@ -280,7 +291,7 @@ fn place(
             .filter(|port| *port > 0)
             .ok_or_else(|| format!("the option ipport: {port} is not a port from 1 to 65535"))?,
     };
-    Ok(Place { host: host.to_string(), port, network })
+    Ok(Place { host, port, network })
 }
 
 #[cfg(test)]
@@ -351,7 +362,7 @@ mod tests {
         for (lines, host, port) in [
             ("type=tasmota\nip=192.0.2.1", "192.0.2.1", 80),
             ("type=tasmota\nip=[2001:db8::1]\nipport=81", "2001:db8::1", 81),
-            ("type=shelly2\nip=x\nssl=1", "x", 443),
+            ("type=shelly2\nip=X\nssl=1", "x", 443),
             ("type=shelly2\nip=x\nssl=0", "x", 80),
             ("type=kasa\nip=x", "x", 9999),
             ("type=homeassistant\nip=x\nssl=1", "x", 8123),
