@@ -26,6 +26,8 @@ pub(crate) enum Auth {
     Digest(String, Secret),
     /// RFC 6750.
     Bearer(Secret),
+    /// A header `Token`, as myStrom has it.
+    Token(Secret),
 }
 
 /// The verbs.
@@ -106,6 +108,7 @@ impl Http {
             Auth::None | Auth::Digest(..) => builder,
             Auth::Basic(user, password) => builder.basic_auth(user, Some(password.expose())),
             Auth::Bearer(token) => builder.bearer_auth(token.expose()),
+            Auth::Token(token) => builder.header("Token", token.expose()),
         })?;
         let challenge = answer.challenge.as_deref().unwrap_or_default();
         let (Auth::Basic(user, password) | Auth::Digest(user, password)) = &auth else {

@@ -76,11 +76,11 @@ pub(crate) const TABLE: &[Opt] = &[
     },
     Opt {
         letter: Some('n'),
-        long: "The outlet: tasmota counts from 1, shelly from 0; kasa takes the outlet's name or its \
+        long: "The outlet: tasmota and netio count from 1, shelly from 0; kasa takes the outlet's name or its \
                position from 1; esphome the name of the switch; homeassistant the entity, such as \
                switch.node_a. Several, separated by plug_separator, are the supplies of one node: \
                all are off at one time before any is on again. A device with one outlet only (kasa \
-               without children, http) needs none.",
+               without children, mystrom, http) needs none.",
         ..opt("plug", Kind::Text, "Outlet of the node")
     },
     Opt {

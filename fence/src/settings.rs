@@ -133,7 +133,7 @@ impl Settings {
 /// alone has no use for it.
 fn outlets(options: &Options, family: Family) -> Result<Vec<String>, String> {
     let Some(text) = options.text("plug") else { return Ok(Vec::new()) };
-    if options.nodename.as_deref() == Some(text) && family == Family::Template {
+    if options.nodename.as_deref() == Some(text) && family.has_one_outlet() {
         return Ok(Vec::new());
     }
     let separator = options.text("plug_separator").unwrap_or(",");
@@ -147,8 +147,9 @@ fn outlets(options: &Options, family: Family) -> Result<Vec<String>, String> {
             return Err(format!("the option plug: {text:?} has the outlet {outlet:?} twice"));
         }
     }
-    if family == Family::Template && outlets.len() > 1 {
-        return Err(format!("the option plug: {text:?}: type=http has one outlet"));
+    if family.has_one_outlet() && outlets.len() > 1 {
+        let name = family.name();
+        return Err(format!("the option plug: {text:?}: type={name} has one outlet"));
     }
     Ok(outlets)
 }

@@ -3,6 +3,8 @@
 mod esphome;
 mod homeassistant;
 mod kasa;
+mod mystrom;
+mod netio;
 mod recognize;
 mod shelly1;
 mod shelly2;
@@ -19,8 +21,17 @@ use hasan::chap::Secret;
 use std::time::Instant;
 
 /// What `type=` takes.
-pub(crate) const NAMES: &[&str] =
-    &["tasmota", "shelly1", "shelly2", "kasa", "esphome", "homeassistant", "http"];
+pub(crate) const NAMES: &[&str] = &[
+    "tasmota",
+    "shelly1",
+    "shelly2",
+    "kasa",
+    "esphome",
+    "homeassistant",
+    "netio",
+    "mystrom",
+    "http",
+];
 
 /// A family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +48,10 @@ pub(crate) enum Family {
     Esphome,
     /// A switch of Home Assistant.
     Homeassistant,
+    /// NETIO's JSON API.
+    Netio,
+    /// myStrom.
+    Mystrom,
     /// Whatever three URLs can do.
     Template,
 }
@@ -51,6 +66,8 @@ impl Family {
             "kasa" => Family::Kasa,
             "esphome" => Family::Esphome,
             "homeassistant" => Family::Homeassistant,
+            "netio" => Family::Netio,
+            "mystrom" => Family::Mystrom,
             "http" => Family::Template,
             _ => return None,
         })
@@ -65,6 +82,8 @@ impl Family {
             Family::Kasa => "kasa",
             Family::Esphome => "esphome",
             Family::Homeassistant => "homeassistant",
+            Family::Netio => "netio",
+            Family::Mystrom => "mystrom",
             Family::Template => "http",
         }
     }
@@ -81,7 +100,12 @@ impl Family {
 
     /// Whether its devices may have one outlet alone, so that `plug` can be left out.
     pub(crate) fn may_have_one_outlet(self) -> bool {
-        matches!(self, Family::Kasa | Family::Template)
+        matches!(self, Family::Kasa | Family::Mystrom | Family::Template)
+    }
+
+    /// Whether each of its devices has one outlet, so that a name says nothing.
+    pub(crate) fn has_one_outlet(self) -> bool {
+        matches!(self, Family::Mystrom | Family::Template)
     }
 
     /// Whether it can prove who asks, and can be asked with TLS.
@@ -98,7 +122,8 @@ impl Family {
             Family::Tasmota => tasmota::relay(outlet).map(|_| ()),
             Family::Shelly1 | Family::Shelly2 => channel(outlet).map(|_| ()),
             Family::Homeassistant => homeassistant::check_entity(outlet, "switch"),
-            Family::Kasa | Family::Esphome | Family::Template => Ok(()),
+            Family::Netio => netio::output(outlet).map(|_| ()),
+            Family::Kasa | Family::Esphome | Family::Mystrom | Family::Template => Ok(()),
         }
     }
 
@@ -120,6 +145,8 @@ impl Family {
             Family::Tasmota => Box::new(tasmota::Tasmota::new(http, tasmota::relay(&name()?)?)),
             Family::Shelly1 => Box::new(shelly1::Shelly1::new(http, channel(&name()?)?)),
             Family::Shelly2 => Box::new(shelly2::Shelly2::new(http, channel(&name()?)?)),
+            Family::Netio => Box::new(netio::Netio::new(http, netio::output(&name()?)?)),
+            Family::Mystrom => Box::new(mystrom::Mystrom::new(http)),
             Family::Esphome => Box::new(esphome::Esphome::new(http, name()?, sensor)),
             Family::Homeassistant => {
                 let entity = name()?;
@@ -156,7 +183,8 @@ impl Family {
             Family::Shelly1 => shelly1::reach(&mut http, until),
             Family::Shelly2 => shelly2::reach(http, until),
             Family::Homeassistant => homeassistant::reach(&mut http, until),
-            Family::Kasa | Family::Esphome | Family::Template => {
+            Family::Netio => netio::reach(&mut http, until),
+            Family::Kasa | Family::Esphome | Family::Mystrom | Family::Template => {
                 Err(Trouble::Lasting("it can be asked for an outlet alone: give plug".to_string()))
             }
         }
@@ -169,6 +197,7 @@ impl Family {
         match self {
             Family::Shelly2 => Auth::Digest(user, password.clone()),
             Family::Homeassistant => Auth::Bearer(password.clone()),
+            Family::Mystrom => Auth::Token(password.clone()),
             _ => Auth::Basic(user, password.clone()),
         }
     }

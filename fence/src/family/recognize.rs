@@ -20,7 +20,10 @@ pub(crate) fn recognize(settings: &Settings, until: Instant) -> Option<&'static 
         return Some("tasmota");
     }
     if ask(&mut http, "/netio.json", until).is_some_and(|reply| reply.get("Outputs").is_some()) {
-        return Some("NETIO, by type=http");
+        return Some("netio");
+    }
+    if ask(&mut http, "/report", until).is_some_and(|reply| reply.get("relay").is_some()) {
+        return Some("mystrom");
     }
     let mut place = settings.place.clone();
     place.port = 9999;

@@ -51,7 +51,7 @@ pub(crate) struct Request {
     pub(crate) line: String,
     /// The body of HTTP.
     pub(crate) body: String,
-    /// The header `Authorization`.
+    /// The header `Authorization`, or `Token`.
     pub(crate) authorization: Option<String>,
 }
 
@@ -286,6 +286,6 @@ fn request(stream: &mut TcpStream, carrier: Carrier) -> Option<Request> {
     Some(Request {
         line,
         body: String::from_utf8(body).ok()?,
-        authorization: field("authorization"),
+        authorization: field("authorization").or(field("token")),
     })
 }

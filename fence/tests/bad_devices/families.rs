@@ -193,6 +193,39 @@ pub(crate) const ALL: &[Family] = &[
         has_meter: true,
     },
     Family {
+        name: "netio",
+        options: "plug=2\nusername=me\npassword=hush",
+        carrier: Carrier::Http,
+        answer: netio,
+        strange: &[
+            ("the outlet is not there", r#"{"Outputs":[{"ID":1,"State":0,"Load":0}]}"#),
+            ("no outputs", r#"{"Outputs":[]}"#),
+            ("twice", r#"{"Outputs":[{"ID":2,"State":0},{"ID":2,"State":1}]}"#),
+            ("a text", r#"{"Outputs":[{"ID":2,"State":"0"}]}"#),
+            ("a boolean", r#"{"Outputs":[{"ID":2,"State":false}]}"#),
+            ("null", r#"{"Outputs":[{"ID":2,"State":null}]}"#),
+            ("a text for the outlet", r#"{"Outputs":[{"ID":"2","State":0}]}"#),
+            ("2", r#"{"Outputs":[{"ID":2,"State":2}]}"#),
+            ("no state", r#"{"Outputs":[{"ID":2}]}"#),
+        ],
+        has_timer: false,
+        has_meter: true,
+    },
+    Family {
+        name: "mystrom",
+        options: "password=hush",
+        carrier: Carrier::Http,
+        answer: mystrom,
+        strange: &[
+            ("no state", r#"{"power":0}"#),
+            ("a number", r#"{"power":0,"relay":0}"#),
+            ("a text", r#"{"power":0,"relay":"false"}"#),
+            ("null", r#"{"power":0,"relay":null}"#),
+        ],
+        has_timer: false,
+        has_meter: true,
+    },
+    Family {
         name: "http",
         options: "power_off_url=/set?relay=0&key=hush\npower_on_url=/set?relay=1&key=hush\nstatus_url=/state?key=hush\n\
             status_on_regex=\"relay\": *true\nstatus_off_regex=\"relay\": *false\nusername=me\npassword=hush",
@@ -413,6 +446,52 @@ fn homeassistant(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, St
         _ => return not_found(),
     }
     ok("[]")
+}
+
+fn netio(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {
+    if request.authorization.as_deref() != Some("Basic bWU6aHVzaA==") {
+        return (401, String::new());
+    }
+    let is_question = match (request.line.as_str(), request.body.as_str()) {
+        ("GET /netio.json", "") => true,
+        ("POST /netio.json", r#"{"Outputs":[{"Action":0,"ID":2}]}"#) => {
+            relay.switch(fault, false);
+            false
+        }
+        ("POST /netio.json", r#"{"Outputs":[{"Action":1,"ID":2}]}"#) => {
+            relay.switch(fault, true);
+            false
+        }
+        _ => return not_found(),
+    };
+    if let Some(body) = strange(fault) {
+        return ok(body);
+    }
+    let state = if is_question { relay.tell(fault) } else { relay.is_on };
+    let (state, load) = (u8::from(state), if fault == Fault::Load || state { 85 } else { 0 });
+    ok(&format!(
+        r#"{{"Outputs":[{{"ID":1,"State":1,"Load":85}},{{"ID":2,"State":{state},"Load":{load}}}]}}"#
+    ))
+}
+
+fn mystrom(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {
+    if request.authorization.as_deref() != Some("hush") {
+        return (401, String::new());
+    }
+    match request.line.as_str() {
+        "GET /relay?state=0" => relay.switch(fault, false),
+        "GET /relay?state=1" => relay.switch(fault, true),
+        "GET /report" => {
+            if let Some(body) = strange(fault) {
+                return ok(body);
+            }
+            let state = relay.tell(fault);
+            let power = if fault == Fault::Load || state { 85.2 } else { 0.0 };
+            return ok(&format!(r#"{{"power":{power},"Ws":{power},"relay":{state}}}"#));
+        }
+        _ => return not_found(),
+    }
+    ok("")
 }
 
 fn template(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {

@@ -208,7 +208,8 @@ fn a_bad_device_is_never_off() {
     print!("{}", told.concat());
     // Not by `println!`, which the test harness swallows.
     let (all, bad) = (cases.len(), wrong.len());
-    let _ = writeln!(std::io::stderr(), "{all} bad devices, {bad} of them taken for what they are not");
+    let _ =
+        writeln!(std::io::stderr(), "{all} bad devices, {bad} of them taken for what they are not");
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
