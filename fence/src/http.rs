@@ -46,8 +46,8 @@ pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     /// Path and query, encoded; or a whole URL.
     pub(crate) path: &'a str,
-    /// JSON to be sent.
-    pub(crate) body: Option<&'a str>,
+    /// What is to be sent, with its media type.
+    pub(crate) body: Option<(&'a str, &'static str)>,
     /// How messages name it.
     pub(crate) name: &'a str,
 }
@@ -60,7 +60,13 @@ impl<'a> Request<'a> {
 
     /// A POST with JSON, which messages name by its path.
     pub(crate) fn post(path: &'a str, body: &'a str) -> Request<'a> {
-        Request { method: Method::Post, path, body: Some(body), name: path }
+        Request { method: Method::Post, path, body: Some((body, "application/json")), name: path }
+    }
+
+    /// A POST with the fields of a form, encoded.
+    pub(crate) fn form(path: &'a str, fields: &'a str) -> Request<'a> {
+        let body = Some((fields, "application/x-www-form-urlencoded"));
+        Request { method: Method::Post, path, body, name: path }
     }
 }
 
@@ -137,10 +143,10 @@ impl Http {
         let mut builder = match request.method {
             Method::Get => client.get(url),
             // An empty body says that its length is 0, which small servers want to hear.
-            Method::Post => client.post(url).body(request.body.unwrap_or_default().to_string()),
+            Method::Post => client.post(url).body(request.body.unwrap_or_default().0.to_string()),
         };
-        if request.body.is_some() {
-            builder = builder.header(CONTENT_TYPE, "application/json");
+        if let Some((_, media_type)) = request.body {
+            builder = builder.header(CONTENT_TYPE, media_type);
         }
         let time = end.saturating_duration_since(Instant::now());
         let sent = authorize(builder).timeout(time).send();

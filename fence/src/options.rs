@@ -77,7 +77,7 @@ pub(crate) const TABLE: &[Opt] = &[
     Opt {
         letter: Some('n'),
         long: "The outlet: tasmota and netio count from 1, shelly from 0; kasa takes the outlet's name or its \
-               position from 1; esphome the name of the switch; homeassistant the entity, such as \
+               position from 1; esphome the name of the switch; fritz the AIN; homeassistant the entity, such as \
                switch.node_a. Several, separated by plug_separator, are the supplies of one node: \
                all are off at one time before any is on again. A device with one outlet only (kasa \
                without children, mystrom, http) needs none.",

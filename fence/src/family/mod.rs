@@ -1,6 +1,7 @@
 //! The families of plugs: each in a file of its own, with a parser that is pure and strict.
 
 mod esphome;
+mod fritz;
 mod homeassistant;
 mod kasa;
 mod mystrom;
@@ -30,7 +31,22 @@ pub(crate) const NAMES: &[&str] = &[
     "homeassistant",
     "netio",
     "mystrom",
+    "fritz",
     "http",
+];
+
+/// All families, in the order of their names.
+const ALL: [Family; NAMES.len()] = [
+    Family::Tasmota,
+    Family::Shelly1,
+    Family::Shelly2,
+    Family::Kasa,
+    Family::Esphome,
+    Family::Homeassistant,
+    Family::Netio,
+    Family::Mystrom,
+    Family::Fritz,
+    Family::Template,
 ];
 
 /// A family.
@@ -52,6 +68,8 @@ pub(crate) enum Family {
     Netio,
     /// myStrom.
     Mystrom,
+    /// FRITZ!DECT by a FRITZ!Box.
+    Fritz,
     /// Whatever three URLs can do.
     Template,
 }
@@ -59,18 +77,7 @@ pub(crate) enum Family {
 impl Family {
     /// The family of this name.
     pub(crate) fn named(name: &str) -> Option<Family> {
-        Some(match name {
-            "tasmota" => Family::Tasmota,
-            "shelly1" => Family::Shelly1,
-            "shelly2" => Family::Shelly2,
-            "kasa" => Family::Kasa,
-            "esphome" => Family::Esphome,
-            "homeassistant" => Family::Homeassistant,
-            "netio" => Family::Netio,
-            "mystrom" => Family::Mystrom,
-            "http" => Family::Template,
-            _ => return None,
-        })
+        ALL.into_iter().find(|family| family.name() == name)
     }
 
     /// Its name.
@@ -84,6 +91,7 @@ impl Family {
             Family::Homeassistant => "homeassistant",
             Family::Netio => "netio",
             Family::Mystrom => "mystrom",
+            Family::Fritz => "fritz",
             Family::Template => "http",
         }
     }
@@ -123,6 +131,7 @@ impl Family {
             Family::Shelly1 | Family::Shelly2 => channel(outlet).map(|_| ()),
             Family::Homeassistant => homeassistant::check_entity(outlet, "switch"),
             Family::Netio => netio::output(outlet).map(|_| ()),
+            Family::Fritz => fritz::check_ain(outlet),
             Family::Kasa | Family::Esphome | Family::Mystrom | Family::Template => Ok(()),
         }
     }
@@ -147,6 +156,11 @@ impl Family {
             Family::Shelly2 => Box::new(shelly2::Shelly2::new(http, channel(&name()?)?)),
             Family::Netio => Box::new(netio::Netio::new(http, netio::output(&name()?)?)),
             Family::Mystrom => Box::new(mystrom::Mystrom::new(http)),
+            Family::Fritz => {
+                let ain = name()?;
+                fritz::check_ain(&ain)?;
+                Box::new(self.fritz(settings, password, ain)?)
+            }
             Family::Esphome => Box::new(esphome::Esphome::new(http, name()?, sensor)),
             Family::Homeassistant => {
                 let entity = name()?;
@@ -184,10 +198,29 @@ impl Family {
             Family::Shelly2 => shelly2::reach(http, until),
             Family::Homeassistant => homeassistant::reach(&mut http, until),
             Family::Netio => netio::reach(&mut http, until),
+            Family::Fritz => {
+                let fritz = self.fritz(settings, password, String::new());
+                fritz.map_err(Trouble::Lasting)?.log_in(until).map(|_| ())
+            }
             Family::Kasa | Family::Esphome | Family::Mystrom | Family::Template => {
                 Err(Trouble::Lasting("it can be asked for an outlet alone: give plug".to_string()))
             }
         }
+    }
+
+    /// A FRITZ!Box knows a login of its own.
+    fn fritz(
+        self,
+        settings: &Settings,
+        password: Option<&Secret>,
+        ain: String,
+    ) -> Result<fritz::Fritz, String> {
+        let needed = |name: &str| format!("the option {name} is required with type=fritz");
+        let user = settings.username.clone().ok_or_else(|| needed("username"))?;
+        let password = password.cloned().ok_or_else(|| needed("password"))?;
+        let (place, tls) = (settings.place.clone(), settings.tls.clone());
+        let http = Http::new(place, tls, Auth::None, settings.limits);
+        Ok(fritz::Fritz::new(http, user, password, ain))
     }
 
     fn auth(self, settings: &Settings, password: Option<&Secret>) -> Auth {
@@ -228,9 +261,7 @@ mod tests {
 
     #[test]
     fn every_name_has_its_family() {
-        for name in NAMES {
-            assert_eq!(Family::named(name).map(Family::name), Some(*name));
-        }
+        assert_eq!(ALL.map(Family::name), NAMES);
         assert_eq!(Family::named("wemo"), None);
     }
 

@@ -25,6 +25,10 @@ pub(crate) fn recognize(settings: &Settings, until: Instant) -> Option<&'static 
     if ask(&mut http, "/report", until).is_some_and(|reply| reply.get("relay").is_some()) {
         return Some("mystrom");
     }
+    let login = Request::get("/login_sid.lua?version=2");
+    if http.ask(login, until).is_ok_and(|text| text.contains("<SessionInfo>")) {
+        return Some("fritz");
+    }
     let mut place = settings.place.clone();
     place.port = 9999;
     match Kasa::new(place, settings.limits).read(until) {

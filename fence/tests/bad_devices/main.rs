@@ -213,6 +213,19 @@ fn a_bad_device_is_never_off() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
+#[test]
+fn every_family_is_among_them() {
+    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_fence_smartplug")).args(["-o", "metadata"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let (_, types) = text.split_once("<content type=\"select\">").unwrap();
+    let (types, _) = types.split_once("</content>").unwrap();
+    for name in types.split('"').skip(1).step_by(2) {
+        assert!(ALL.iter().any(|family| family.name == name), "{name}");
+    }
+}
+
 /// Without it the other test would prove nothing: a program that always fails would pass.
 #[test]
 fn a_good_device_is_switched_and_read() {
@@ -252,6 +265,30 @@ fn one_lost_request_does_not_cost_the_fence() {
         let run = run(family, &device, "off", times);
         assert_eq!(run.code, Some(0), "{} {fault:?}: {}", family.name, run.stderr);
         assert!(!device.relay.lock().unwrap().is_on, "{} {fault:?}", family.name);
+    });
+}
+
+#[test]
+fn a_wrong_password_is_shown_once_and_switches_nothing() {
+    let mut cases = Vec::new();
+    for family in ALL.iter().filter(|family| family.carrier != Carrier::Kasa) {
+        cases.extend(["off", "reboot", "on", "status", "monitor"].map(|action| (family, action)));
+    }
+    for_all(&cases, |(family, action)| {
+        let device = Device::start(family.carrier, family.answer, Fault::None);
+        let run = run(family, &device, action, &format!("{AMPLE}password=wrong\n"));
+        let relay = device.relay.lock().unwrap();
+        assert_eq!(run.code, Some(1), "{} {action}: {}", family.name, run.stderr);
+        assert!(
+            run.stderr.contains("password is rejected"),
+            "{} {action}: {}",
+            family.name,
+            run.stderr
+        );
+        assert_eq!(run.stderr.lines().count(), 1, "{} {action}: {}", family.name, run.stderr);
+        // The login of a FRITZ!Box has no header.
+        assert!(relay.credentials <= 1, "{} {action}: {}", family.name, relay.credentials);
+        assert!(relay.is_on && relay.commands.is_empty(), "{} {action}", family.name);
     });
 }
 
