@@ -1,12 +1,11 @@
 //! The actions of the fence contract.
 
-use crate::family::recognize;
+use crate::family::{Reached, recognize};
 use crate::fencing::{self, Clock, SystemClock, cannot, persist};
 use crate::options::Options;
 use crate::plug::{Hazard, Plug, Power};
 use crate::secret;
 use crate::settings::{Settings, Unsafe};
-use hasan::chap::Secret;
 use std::time::{Duration, Instant};
 
 /// What the agent can be asked.
@@ -139,8 +138,8 @@ fn open(settings: &Settings, options: &Options) -> Result<Vec<Box<dyn Plug>>, St
 fn monitor(settings: &Settings, options: &Options, is_node_name: bool) -> Result<Done, String> {
     let until = Instant::now() + settings.rules.power_timeout;
     let has_no_outlet = settings.outlets.is_empty() || is_node_name;
-    if has_no_outlet && !settings.family.may_have_one_outlet() {
-        return reach(settings, options, until);
+    if has_no_outlet && reach(settings, options, until)? == Reached::Device {
+        return Ok(Done::silent());
     }
     for mut plug in open(settings, options)? {
         let read = persist(&settings.rules, &SystemClock, until, || plug.read_closely(until));
@@ -187,18 +186,9 @@ fn told(label: &str, hazard: &Hazard) -> String {
 
 /// Which outlet a node has, only Pacemaker's host map knows, which a monitor is not told. The
 /// device has to be of the right family all the same.
-fn reach(settings: &Settings, options: &Options, until: Instant) -> Result<Done, String> {
+fn reach(settings: &Settings, options: &Options, until: Instant) -> Result<Reached, String> {
     let password = secret::password(options)?;
-    check_reach(settings, password.as_ref(), until)?;
-    Ok(Done::silent())
-}
-
-fn check_reach(
-    settings: &Settings,
-    password: Option<&Secret>,
-    until: Instant,
-) -> Result<(), String> {
-    let ask = || settings.family.reach(settings, password, until);
+    let ask = || settings.family.reach(settings, password.as_ref(), until);
     let answer = persist(&settings.rules, &SystemClock, until, ask);
     answer.map_err(|trouble| {
         let reason = format!("cannot reach {}: {}", settings.place.shown(), trouble.text());

@@ -1,6 +1,7 @@
 //! TP-Link Kasa, the protocol of TCP port 9999: JSON under an XOR with itself, without a password.
 //! Described by <https://github.com/softScheck/tplink-smartplug>.
 
+use super::Reached;
 use crate::address::{Limits, Place};
 use crate::json;
 use crate::plug::{Hazard, Plug, Power, Reading, Trouble};
@@ -40,6 +41,13 @@ impl Kasa {
     pub(crate) fn with_outlet(self, outlet: Option<&str>, node: Option<&str>) -> Kasa {
         let own = |text: Option<&str>| text.map(str::to_string);
         Kasa { outlet: own(outlet), node: own(node), ..self }
+    }
+
+    /// Proves the address.
+    pub(crate) fn reach(&self, until: Instant) -> Result<Reached, Trouble> {
+        let reply = self.ask(json!({"system": {"get_sysinfo": {}}}), None, until)?;
+        let info = accepted(&reply, "system", "get_sysinfo")?;
+        Ok(if is_strip(info) { Reached::Device } else { Reached::OnlyOutlet })
     }
 
     /// Sends a command, for one socket if it is one of a strip.
@@ -116,10 +124,14 @@ fn accepted<'a>(reply: &'a Value, module: &str, command: &str) -> Result<&'a Val
     Err(Trouble::Lasting(format!("it answers error {code} {said:?}")))
 }
 
+fn is_strip(info: &Value) -> bool {
+    ["children", "child_num"].iter().any(|name| info.get(*name).is_some())
+}
+
 /// The outlet in a `get_sysinfo`.
 fn parse_outlet(info: &Value, outlet: Option<&str>, node: Option<&str>) -> Result<Outlet, Trouble> {
     let children = json::list(info, "/children");
-    if info.get("children").is_some() || info.get("child_num").is_some() {
+    if is_strip(info) {
         let outlet = outlet.ok_or_else(|| {
             Trouble::Lasting("it has several outlets, and no plug is given".to_string())
         })?;

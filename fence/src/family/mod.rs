@@ -74,6 +74,15 @@ pub(crate) enum Family {
     Template,
 }
 
+/// What can be said of a device before an outlet is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// It is there and takes the credentials; more can be said of an outlet alone.
+    Device,
+    /// It has one outlet, which needs no name.
+    OnlyOutlet,
+}
+
 impl Family {
     /// The family of this name.
     pub(crate) fn named(name: &str) -> Option<Family> {
@@ -179,7 +188,7 @@ impl Family {
         })
     }
 
-    /// Proves address, family and credentials without an outlet.
+    /// Proves address, family and credentials without the name of an outlet.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -188,11 +197,15 @@ impl Family {
         settings: &Settings,
         password: Option<&Secret>,
         until: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Reached, Trouble> {
         let auth = self.auth(settings, password);
         let mut http =
             Http::new(settings.place.clone(), settings.tls.clone(), auth, settings.limits);
-        match self {
+        let proven = match self {
+            Family::Mystrom | Family::Template => return Ok(Reached::OnlyOutlet),
+            Family::Kasa => {
+                return kasa::Kasa::new(settings.place.clone(), settings.limits).reach(until);
+            }
             Family::Tasmota => tasmota::reach(&mut http, until),
             Family::Shelly1 => shelly1::reach(&mut http, until),
             Family::Shelly2 => shelly2::reach(http, until),
@@ -202,10 +215,11 @@ impl Family {
                 let fritz = self.fritz(settings, password, String::new());
                 fritz.map_err(Trouble::Lasting)?.log_in(until).map(|_| ())
             }
-            Family::Kasa | Family::Esphome | Family::Mystrom | Family::Template => {
+            Family::Esphome => {
                 Err(Trouble::Lasting("it can be asked for an outlet alone: give plug".to_string()))
             }
-        }
+        };
+        proven.map(|()| Reached::Device)
     }
 
     /// A FRITZ!Box knows a login of its own.

@@ -3,11 +3,12 @@
 use super::device::{Answer, Carrier, Fault, Relay, Request};
 
 /// A family under test.
-pub(crate) struct Family {
+#[derive(Clone, Copy)]
+pub(crate) struct Family<'a> {
     /// What `type=` says.
     pub(crate) name: &'static str,
     /// Further options.
-    pub(crate) options: &'static str,
+    pub(crate) options: &'a str,
     /// Its protocol.
     pub(crate) carrier: Carrier,
     /// How a device answers.
@@ -25,7 +26,7 @@ const FRITZ_LOGIN: &str =
     "username=me&response=5A18%24f70d180404694c3b55dac7a2f6d151db59bfbc374d06a5588aafa620f9799fea";
 
 /// All of them. The password is "hush" everywhere.
-pub(crate) const ALL: &[Family] = &[
+pub(crate) const ALL: &[Family<'static>] = &[
     Family {
         name: "tasmota",
         options: "plug=2\npassword=hush",
@@ -343,6 +344,9 @@ fn shelly2(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) 
     }
     let call: serde_json::Value = serde_json::from_str(&request.body).unwrap_or_default();
     let id = call["id"].to_string();
+    if call["method"] == "Sys.GetStatus" {
+        return ok(&format!(r#"{{"id":{id},"result":{{"mac":"AABB"}}}}"#));
+    }
     if call["params"]["id"] != 1 && call["method"] != "Schedule.List" {
         return ok(&format!(r#"{{"id":{id},"error":{{"code":-105,"message":"not found"}}}}"#));
     }
@@ -448,6 +452,7 @@ fn homeassistant(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, St
         "POST /api/services/switch/turn_off" if is_ours => relay.switch(fault, false),
         "POST /api/services/switch/turn_on" if is_ours => relay.switch(fault, true),
         "POST /api/services/homeassistant/update_entity" if is_ours => {}
+        "GET /api/" => return ok(r#"{"message":"API running."}"#),
         "GET /api/states/switch.node_a" => {
             if let Some(body) = strange(fault) {
                 return ok(body);

@@ -68,7 +68,7 @@ fn wait(child: &mut Child) -> Option<i32> {
 
 /// A device that is bad, and what is asked of it.
 struct Case {
-    family: &'static Family,
+    family: &'static Family<'static>,
     name: String,
     fault: Fault,
     action: &'static str,
@@ -107,7 +107,7 @@ fn of_the_way(carrier: Carrier) -> Vec<(String, Fault, &'static str)> {
 }
 
 /// Everything that can be wrong with a family's device.
-fn cases(family: &'static Family) -> Vec<Case> {
+fn cases(family: &'static Family<'static>) -> Vec<Case> {
     let case = |name: &str, fault, action, times| Case {
         family,
         name: name.to_string(),
@@ -289,6 +289,27 @@ fn a_wrong_password_is_shown_once_and_switches_nothing() {
         // The login of a FRITZ!Box has no header.
         assert!(relay.credentials <= 1, "{} {action}: {}", family.name, relay.credentials);
         assert!(relay.is_on && relay.commands.is_empty(), "{} {action}", family.name);
+    });
+}
+
+/// With `pcmk_host_map` a monitor is told no outlet.
+#[test]
+fn a_monitor_without_an_outlet_proves_the_device() {
+    for_all(ALL, |family| {
+        let options: Vec<&str> =
+            family.options.lines().filter(|line| !line.starts_with("plug=")).collect();
+        let family = Family { options: &options.join("\n"), ..*family };
+        let device = Device::start(family.carrier, family.answer, Fault::None);
+        let good = run(&family, &device, "monitor", AMPLE);
+        // Of ESPHome's server nothing but its entities can be asked.
+        let want = if family.name == "esphome" { Some(1) } else { Some(0) };
+        assert_eq!(good.code, want, "{}: {}", family.name, good.stderr);
+        for fault in [Fault::Refuses, Fault::Silent, Fault::Body("{}"), Fault::Status(401)] {
+            let device = Device::start(family.carrier, family.answer, fault);
+            let bad = run(&family, &device, "monitor", SHORT);
+            let is_kasa = family.carrier == Carrier::Kasa && matches!(fault, Fault::Status(_));
+            assert!(is_kasa || bad.code == Some(1), "{} {fault:?}: {}", family.name, bad.stderr);
+        }
     });
 }
 
