@@ -151,7 +151,7 @@ fn settle(
     until: Instant,
 ) -> Result<(), String> {
     // An off is sent until it is obeyed; switching off twice does no harm.
-    let commands = if want == Power::On { 1 + rules.retry_on } else { u32::MAX };
+    let commands = if want == Power::On { rules.retry_on.saturating_add(1) } else { u32::MAX };
     let start = || Progress::Open { taken: 0, reason: None };
     let mut progress: Vec<Progress> = plugs.iter().map(|_| start()).collect();
     let mut is_first = true;

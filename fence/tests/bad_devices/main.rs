@@ -33,7 +33,7 @@ fn run(family: &Family, device: &Device, action: &str, times: &str) -> Run {
     let (name, port, options) = (family.name, device.address.port(), family.options);
     let input = format!(
         "action={action}\ntype={name}\nip=127.0.0.1\nipport={port}\n{options}\n{times}\
-         hold=0.05\nstonith_status_sleep=0.05\nnodename=storage-a\n"
+         hold=0.05\nstonith_status_sleep=0.2\nnodename=storage-a\n"
     );
     #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
     let mut child = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"))
