@@ -82,14 +82,12 @@ const OFF_CODE: u8 = 2;
 /// Why it cannot be done, in one sentence.
 pub(crate) fn run(action: Action, options: &Options) -> Result<Done, String> {
     let settings = Settings::new(options)?;
-    let is_node_name =
-        options.nodename.is_some() && options.nodename.as_deref() == options.text("plug");
     match action {
         Action::Metadata | Action::Manpage => Ok(Done::silent()),
         // Pacemaker gives a node's name for the plug when it validates; so nothing is said of it.
-        Action::ValidateAll if is_node_name || settings.outlets.is_empty() => Ok(Done::silent()),
+        Action::ValidateAll if settings.has_no_outlet() => Ok(Done::silent()),
         Action::ValidateAll => settings.checked_outlets().map(|_| Done::silent()),
-        Action::Monitor => monitor(&settings, options, is_node_name),
+        Action::Monitor => monitor(&settings, options),
         Action::List => list(&settings, None),
         Action::ListStatus => list(&settings, Some(options)),
         Action::On | Action::Off | Action::Reboot | Action::Status => {
@@ -135,10 +133,9 @@ fn open(settings: &Settings, options: &Options) -> Result<Vec<Box<dyn Plug>>, St
 
 /// Proves address, credentials and outlets, and looks for settings that undo a fence. That a
 /// command would be taken cannot be proven without giving one.
-fn monitor(settings: &Settings, options: &Options, is_node_name: bool) -> Result<Done, String> {
+fn monitor(settings: &Settings, options: &Options) -> Result<Done, String> {
     let until = Instant::now() + settings.rules.power_timeout;
-    let has_no_outlet = settings.outlets.is_empty() || is_node_name;
-    if has_no_outlet && reach(settings, options, until)? == Reached::Device {
+    if settings.has_no_outlet() && reach(settings, options, until)? == Reached::Device {
         return Ok(Done::silent());
     }
     for mut plug in open(settings, options)? {

@@ -29,8 +29,8 @@ pub(crate) struct Settings {
     pub(crate) place: Place,
     pub(crate) tls: Tls,
     pub(crate) username: Option<String>,
-    /// The node, as Pacemaker calls it.
-    pub(crate) nodename: Option<String>,
+    /// The node's name, where Pacemaker has put it in the place of an outlet.
+    pub(crate) node: Option<String>,
     /// The outlets of the node; none is the only one of its device.
     pub(crate) outlets: Vec<String>,
     pub(crate) limits: Limits,
@@ -76,7 +76,7 @@ impl Settings {
             place,
             tls: if has_tls { tls(options)? } else { no_tls(options)? },
             username: text("username"),
-            nodename: options.nodename.clone(),
+            node: options.nodename.clone().filter(|node| options.text("plug") == Some(node)),
             outlets: outlets(options, family)?,
             limits: Limits {
                 connect: limit(options, "login_timeout")?,
@@ -104,6 +104,11 @@ impl Settings {
             Family::Esphome => Ok(()),
             _ => Err(format!("the option power_sensor: type={} needs none", self.family.name())),
         }
+    }
+
+    /// Whether it is not known yet which outlet is meant.
+    pub(crate) fn has_no_outlet(&self) -> bool {
+        self.outlets.is_empty() || self.node.is_some()
     }
 
     /// The outlets, each of which its family may have; `None` is the only one.
@@ -143,15 +148,26 @@ fn outlets(options: &Options, family: Family) -> Result<Vec<String>, String> {
         if outlet.is_empty() {
             return Err(format!("the option plug: {text:?} has an outlet without a name"));
         }
-        if !seen.insert(outlet) {
+        if !seen.insert(plain(outlet)) {
             return Err(format!("the option plug: {text:?} has the outlet {outlet:?} twice"));
         }
+    }
+    let is_position = |outlet: &String| outlet.bytes().all(|c| c.is_ascii_digit());
+    let positions = outlets.iter().filter(|outlet| is_position(outlet)).count();
+    if family == Family::Kasa && positions > 0 && positions < outlets.len() {
+        // They might be the same outlet.
+        return Err(format!("the option plug: {text:?} has a name and a position"));
     }
     if family.has_one_outlet() && outlets.len() > 1 {
         let name = family.name();
         return Err(format!("the option plug: {text:?}: type={name} has one outlet"));
     }
     Ok(outlets)
+}
+
+/// What two spellings of one outlet have in common: two supplies on one outlet would be a false off.
+fn plain(outlet: &str) -> String {
+    outlet.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// A limit of no time at all would be no limit to some.
@@ -318,6 +334,12 @@ mod tests {
                 "the option plug: \"1,,2\" has an outlet without a name",
             ),
             ("type=tasmota\nip=x\nplug=1,1", "the option plug: \"1,1\" has the outlet \"1\" twice"),
+            ("type=esphome\nip=x\nplug=Node A,node_a", "has the outlet \"node_a\" twice"),
+            ("type=fritz\nip=x\nplug=08761 0000434,087610000434", "\"087610000434\" twice"),
+            (
+                "type=kasa\nip=x\nplug=node a,1",
+                "the option plug: \"node a,1\" has a name and a position",
+            ),
             ("type=tasmota\nip=x\npower_timeout=0", "the option power_timeout: 0 is no time limit"),
             ("type=kasa\nip=x\nssl=1", "the option ssl: type=kasa knows no TLS"),
             ("type=shelly2\nip=x\nssl_secure=1\nssl_insecure=1", "contradict each other"),

@@ -151,11 +151,11 @@ fn parse_outlet(info: &Value, outlet: Option<&str>, node: Option<&str>) -> Resul
     Ok(Outlet { child: None, power: relay(info, "/relay_state")?, has_meter })
 }
 
-/// A socket by its name, its id, or its position from 1; never by two of these at once.
+/// A socket by its name or its position from 1; never by both at once.
 fn find_child<'a>(children: &'a [Value], outlet: &str) -> Result<&'a Value, Trouble> {
     let is_it = |(at, child): &(usize, &Value)| {
-        let is_text = |name: &str| child.get(name).and_then(Value::as_str) == Some(outlet);
-        is_text("alias") || is_text("id") || outlet == (at + 1).to_string()
+        let alias = child.get("alias").and_then(Value::as_str);
+        alias == Some(outlet) || outlet == (at + 1).to_string()
     };
     let found: Vec<&Value> =
         children.iter().enumerate().filter(is_it).map(|(_, child)| child).collect();
@@ -321,7 +321,8 @@ mod tests {
     fn a_socket_of_a_strip_is_found_by_one_name_alone() {
         for (outlet, want) in [
             ("node a", Some(("A00", Power::On))),
-            ("A01", Some(("A01", Power::Off))),
+            ("node b", Some(("A01", Power::Off))),
+            ("A01", None),
             ("2", Some(("A01", Power::Off))),
             ("3", Some(("A02", Power::On))),
             // The position of one and the name of another.

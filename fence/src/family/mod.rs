@@ -178,7 +178,7 @@ impl Family {
             }
             Family::Kasa => {
                 let kasa = kasa::Kasa::new(settings.place.clone(), settings.limits);
-                Box::new(kasa.with_outlet(outlet, settings.nodename.as_deref()))
+                Box::new(kasa.with_outlet(outlet, settings.node.as_deref()))
             }
             Family::Template => {
                 let template = settings.template.clone();
