@@ -203,8 +203,9 @@ pub(crate) const TABLE: &[Opt] = &[
 /// `port` beside a `plug` that was configured (`fenced_commands.c`).
 const OLD_PLUG: &str = "port";
 
-/// Options as they were given; defaults fill in for the others.
-#[derive(Debug, Default)]
+/// Options as they were given; defaults fill in for the others. They hold a password, so they have
+/// no `Debug`.
+#[derive(Default)]
 pub(crate) struct Options {
     given: BTreeMap<&'static str, String>,
     /// The node that Pacemaker means.
@@ -223,7 +224,11 @@ impl Options {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            let Some((key, value)) = line.split_once('=') else {
+                // It is not shown: it may be the second line of a password.
+                options.unknown.push("a line without =".to_string());
+                continue;
+            };
             let (key, value) = (key.trim().replace('-', "_"), unquoted(value.trim()).to_string());
             if key == "nodename" {
                 options.nodename = Some(value);
@@ -403,7 +408,7 @@ mod tests {
             assert_eq!(options.text(name), want, "{name}");
         }
         assert_eq!(options.nodename.as_deref(), Some("storage-a"));
-        assert_eq!(options.unknown, ["strange", "no line"]);
+        assert_eq!(options.unknown, ["strange", "a line without ="]);
         assert_eq!(options.is_set("ssl"), Ok(false));
         assert_eq!(Options::from_lines("port=3").text("plug"), Some("3"));
     }
