@@ -49,7 +49,11 @@ impl Acks {
                 self.count += 1;
                 self.times.push(SystemTime::now());
             }
-            ["err", ..] => self.errors.push(line.to_string()),
+            ["err", ..] => {
+                let last = self.times.last().and_then(|last| last.elapsed().ok());
+                let since = last.unwrap_or_default().as_secs();
+                self.errors.push(format!("{line}, {since} s after the last block"));
+            }
             ["end"] => self.has_ended = true,
             _ => return Err(format!("the writer says {line:?}")),
         }
@@ -79,9 +83,11 @@ impl Writer {
     /// Starts writing to a device of the client.
     pub(crate) fn start_on(lab: &Lab, device: String) -> Result<Writer> {
         let client = Machine::named("client")?;
-        // An initiator waits for two minutes by itself, which is plenty for a failover, and short for an emulated one.
+        // An initiator waits for two minutes by itself, and fails what has waited for six of its disk's timeouts, three
+        // minutes, and is to be tried again (scsi_cmd_runtime_exceeced): plenty for a failover, short for an emulated one.
         let patience =
-            "for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 1200 > $each; done";
+            "for each in /sys/class/iscsi_session/*/recovery_tmo; do echo 1200 > $each; done
+            for each in /sys/block/sd*/device/timeout; do echo 300 > $each; done";
         ssh::run(lab, client, patience)?;
         let line = format!("lab-writer write {device} {SLOTS} 1");
         let mut child = ssh::command(lab, client, &line)?
@@ -192,6 +198,15 @@ pub(crate) fn summary(acks: &Acks, lost: &[String]) -> String {
         lost.len(),
         acks.errors.len()
     )
+}
+
+/// What the kernels say where a client had errors.
+pub(crate) fn show_kernels(lab: &Lab) {
+    for name in ["client", "storage-a", "storage-b"] {
+        let said = Machine::named(name)
+            .and_then(|machine| ssh::run(lab, machine, "dmesg --notime | tail -n 25"));
+        println!("the kernel of {name}:\n{}", said.unwrap_or_else(|error| format!("{error:#}")));
+    }
 }
 
 /// Proves on a real machine that its disks lose what was not flushed, and nothing else.

@@ -399,6 +399,7 @@ pub(crate) fn judge(lab: &Lab, acks: &Acks) -> Result<()> {
     let lost = load::verify(lab, acks)?;
     println!("{}", load::summary(acks, &lost));
     if !lost.is_empty() || !acks.errors.is_empty() {
+        load::show_kernels(lab);
         bail!("lost: {lost:?}; errors: {:?}", acks.errors);
     }
     load::corrupt(lab, acks, 7)?;
