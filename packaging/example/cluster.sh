@@ -32,7 +32,11 @@ TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on b
 # Initiators: iSCSI names separated by commas, or "any" for generate_node_acls (Proxmox ZFS over iSCSI).
 VLANS=("hypervisor 1 $POOL/iscsi/hypervisor 10.40.40.10 24 hyp any")
 
-# The fence device of each storage node. It must be able to cut the power of that node without its help.
+# The fence device of each storage node. It must be able to cut the power of that node without its help. With a smart plug
+# (fence_smartplug.md), for each node:
+#   P stonith create "fence-$NODE_A" fence_smartplug type=… ip=… plug=… password_file=… pcmk_host_list="$NODE_A" \
+#       op monitor interval=60s
+#   P constraint location "fence-$NODE_A" avoids "$NODE_A"
 make_stonith() {
     echo "fill in make_stonith: one fence device for each storage node" >&2
     return 1
