@@ -252,25 +252,29 @@ fn random_delay() -> Result<Duration> {
     Ok(Duration::from_millis(mixed % 60_000))
 }
 
-const BEFORE: &str = "hold; exec /usr/sbin/cibadmin.real \"$@\"";
-const AFTER: &str = "/usr/sbin/cibadmin.real \"$@\" || exit; hold";
+const BEFORE: &str = "hold; exec /run/lab/real \"$@\"";
+const AFTER: &str = "/run/lab/real \"$@\" || exit; hold";
 
-/// From now on each request for a mark is held up on this node, before or after the cluster has taken it.
+/// From now on each request for a mark is held up on this node, before or after the cluster has taken it. It ends with the
+/// node's power: all of it is in memory.
 fn hold_marks(lab: &Lab, node: &Machine, what: &str) -> Result<()> {
     let script = format!(
-        "#!/bin/sh\nhold() {{ echo >> /run/held; while :; do sleep 1; done; }}\n\
-         case \"$*\" in *hasan-dirty*) {what} ;; esac\nexec /usr/sbin/cibadmin.real \"$@\"\n"
+        "#!/bin/sh\nhold() {{ echo >> /run/lab/held; while :; do sleep 1; done; }}\n\
+         case \"$*\" in *hasan-dirty*) {what} ;; esac\nexec /run/lab/real \"$@\"\n"
     );
-    ssh::put(lab, node, "/root/cibadmin", script.as_bytes())?;
-    let place = "touch /run/held; chmod 755 /root/cibadmin; mv /usr/sbin/cibadmin /usr/sbin/cibadmin.real; \
-                 mv /root/cibadmin /usr/sbin/cibadmin";
+    let folder = "mkdir /run/lab && mount -t tmpfs -o mode=755 lab /run/lab && touch /run/lab/held && \
+                  cp /usr/sbin/cibadmin /run/lab/real";
+    ssh::run(lab, node, folder)?;
+    ssh::put(lab, node, "/run/lab/cibadmin", script.as_bytes())?;
+    let place = "chmod 755 /run/lab/cibadmin && mount --bind /run/lab/cibadmin /usr/sbin/cibadmin";
     ssh::run(lab, node, place).map(|_| ())
 }
 
 /// Waits until so many requests were held up.
 fn await_held(lab: &Lab, node: &Machine, requests: usize) -> Result<()> {
     await_until("a mark is asked for", timers::CLUSTER, || {
-        let held = ssh::run(lab, node, "cat /run/held").map_err(|error| format!("{error:#}"))?;
+        let held =
+            ssh::run(lab, node, "cat /run/lab/held").map_err(|error| format!("{error:#}"))?;
         let count = held.lines().count();
         if count >= requests { Ok(()) } else { Err(format!("{count} of {requests}")) }
     })
