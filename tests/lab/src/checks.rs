@@ -31,15 +31,16 @@ const CHECKS: [Check; 15] = [
 ];
 
 /// What fails in the field. `make test` runs one of them, by the seed; and all by name, or with `--all`.
-const FAULTS: [Check; 4] = [
+const FAULTS: [Check; 5] = [
     ("crash of the active node", scenarios::crash),
     ("the storage link is cut", scenarios::link_cut),
     ("a plug takes commands and does not obey", scenarios::stuck_plug),
+    ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with one half", faults::released),
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 11] = [
+const MORE: [Check; 10] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -48,7 +49,6 @@ const MORE: [Check; 11] = [
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", faults::replaced_disk),
     ("the link is cut, and the active node dies at once", faults::link_cut),
-    ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),
 ];
