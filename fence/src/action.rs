@@ -2,6 +2,7 @@
 
 use crate::family::{Reached, recognize};
 use crate::fencing::{self, Clock, SystemClock, cannot, persist};
+use crate::metadata::{Texts, metadata};
 use crate::options::Options;
 use crate::plug::{Hazard, Plug, Power};
 use crate::secret;
@@ -67,6 +68,11 @@ impl Done {
         Done { code: 0, text: format!("{text}\n"), must_be_heard: false }
     }
 
+    /// A text that was asked for.
+    fn heard(text: String) -> Done {
+        Done { code: 0, text, must_be_heard: true }
+    }
+
     /// There is nothing to say.
     fn silent() -> Done {
         Done { code: 0, text: String::new(), must_be_heard: false }
@@ -81,19 +87,27 @@ const OFF_CODE: u8 = 2;
 /// # Errors
 /// Why it cannot be done, in one sentence.
 pub(crate) fn run(action: Action, options: &Options) -> Result<Done, String> {
-    let settings = Settings::new(options)?;
+    let settings = || Settings::new(options);
     match action {
-        Action::Metadata | Action::Manpage => Ok(Done::silent()),
-        // Pacemaker gives a node's name for the plug when it validates; so nothing is said of it.
-        Action::ValidateAll if settings.has_no_outlet() => Ok(Done::silent()),
-        Action::ValidateAll => settings.checked_outlets().map(|_| Done::silent()),
-        Action::Monitor => monitor(&settings, options),
-        Action::List => list(&settings, None),
-        Action::ListStatus => list(&settings, Some(options)),
+        // They describe the options, so they need none.
+        Action::Metadata => Ok(Done::heard(metadata(Texts::Short))),
+        Action::Manpage => Ok(Done::heard(metadata(Texts::Long))),
+        Action::ValidateAll => validate(&settings()?),
+        Action::Monitor => monitor(&settings()?, options),
+        Action::List => list(&settings()?, None),
+        Action::ListStatus => list(&settings()?, Some(options)),
         Action::On | Action::Off | Action::Reboot | Action::Status => {
-            switch(action, &settings, options)
+            switch(action, &settings()?, options)
         }
     }
+}
+
+/// Pacemaker gives a node's name for the plug when it validates; so nothing is said of it.
+fn validate(settings: &Settings) -> Result<Done, String> {
+    if !settings.has_no_outlet() {
+        settings.checked_outlets()?;
+    }
+    Ok(Done::silent())
 }
 
 fn switch(action: Action, settings: &Settings, options: &Options) -> Result<Done, String> {
@@ -216,5 +230,5 @@ fn list(settings: &Settings, states: Option<&Options>) -> Result<Done, String> {
         }
         text.push('\n');
     }
-    Ok(Done { code: 0, text, must_be_heard: true })
+    Ok(Done::heard(text))
 }

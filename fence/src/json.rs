@@ -1,6 +1,6 @@
 //! Replies in JSON, read strictly: what is missing or of another type is a trouble, never a state.
 
-use crate::plug::Trouble;
+use crate::plug::{Power, Trouble};
 use serde_json::Value;
 
 /// A reply, which is a JSON object.
@@ -28,6 +28,15 @@ pub(crate) fn text<'a>(value: &'a Value, path: &str) -> Result<&'a str, Trouble>
 /// A whole number.
 pub(crate) fn integer(value: &Value, path: &str) -> Result<i64, Trouble> {
     present(value, path)?.as_i64().ok_or_else(|| strange(path, "a whole number"))
+}
+
+/// A relay that is told as 0 or 1.
+pub(crate) fn relay(value: &Value, path: &str) -> Result<Power, Trouble> {
+    match integer(value, path)? {
+        0 => Ok(Power::Off),
+        1 => Ok(Power::On),
+        other => Err(Trouble::Passing(format!("the state {other} is neither 0 nor 1"))),
+    }
 }
 
 /// A number, where there is one.

@@ -19,7 +19,6 @@ mod settings;
 mod tls;
 
 use action::Action;
-use metadata::Texts;
 use options::Options;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -39,13 +38,10 @@ fn main() -> ExitCode {
         tracing::warn!("the option {name:?} is unknown and ignored");
     }
     let word = options.text("action").unwrap_or_default();
-    let done = match Action::named(word) {
-        None => return fail(&format!("the action {word:?} is not supported")),
-        Some(Action::Metadata) => return say(&metadata::metadata(Texts::Short)),
-        Some(Action::Manpage) => return say(&metadata::metadata(Texts::Long)),
-        Some(action) => action::run(action, &options),
+    let Some(action) = Action::named(word) else {
+        return fail(&format!("the action {word:?} is not supported"));
     };
-    match done {
+    match action::run(action, &options) {
         Ok(done) => {
             let said = say(&done.text);
             // Who reads the text may have gone; what was done counts.

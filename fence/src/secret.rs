@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// A program that prints a password may take so long.
 const TIME: Duration = Duration::from_secs(10);
 
-/// Where the password comes from; several are tried in this order.
+/// The password; the program counts before the file, and the file before what is configured.
 pub(crate) fn password(options: &Options) -> Result<Option<Secret>, String> {
     let machine = Machine::local(Instant::now() + TIME);
     if let Some(script) = options.text("password_script") {

@@ -3,7 +3,7 @@
 use crate::address::{Limits, Network, Place};
 use crate::family::{Family, Template, check_sensor};
 use crate::fencing::Rules;
-use crate::http::Method;
+use crate::http::{Auth, Http, Method};
 use crate::options::Options;
 use crate::secret;
 use crate::tls::{Tls, fingerprint};
@@ -95,6 +95,11 @@ impl Settings {
         };
         settings.check_sensor()?;
         Ok(settings)
+    }
+
+    /// The device, to be asked by HTTP; nothing is sent yet.
+    pub(crate) fn http(&self, auth: Auth) -> Http {
+        Http::new(self.place.clone(), self.tls.clone(), auth, self.limits)
     }
 
     fn check_sensor(&self) -> Result<(), String> {

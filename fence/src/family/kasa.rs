@@ -137,7 +137,11 @@ fn parse_outlet(info: &Value, outlet: Option<&str>, node: Option<&str>) -> Resul
         })?;
         let child = find_child(children, outlet)?;
         let id = json::text(child, "/id")?.to_string();
-        return Ok(Outlet { child: Some(id), power: relay(child, "/state")?, has_meter: true });
+        return Ok(Outlet {
+            child: Some(id),
+            power: json::relay(child, "/state")?,
+            has_meter: true,
+        });
     }
     let alias = info.get("alias").and_then(Value::as_str);
     let is_it = |outlet: &str| outlet == "1" || [alias, node].contains(&Some(outlet));
@@ -148,7 +152,7 @@ fn parse_outlet(info: &Value, outlet: Option<&str>, node: Option<&str>) -> Resul
     }
     let has_meter =
         info.get("feature").and_then(Value::as_str).is_some_and(|all| all.contains("ENE"));
-    Ok(Outlet { child: None, power: relay(info, "/relay_state")?, has_meter })
+    Ok(Outlet { child: None, power: json::relay(info, "/relay_state")?, has_meter })
 }
 
 /// A socket by its name or its position from 1; never by both at once.
@@ -166,14 +170,6 @@ fn find_child<'a>(children: &'a [Value], outlet: &str) -> Result<&'a Value, Trou
             children.len()
         ))),
         _ => Err(Trouble::Lasting(format!("it has two outlets that may be {outlet:?}"))),
-    }
-}
-
-fn relay(value: &Value, path: &str) -> Result<Power, Trouble> {
-    match json::integer(value, path)? {
-        0 => Ok(Power::Off),
-        1 => Ok(Power::On),
-        other => Err(Trouble::Passing(format!("the state {other} is neither 0 nor 1"))),
     }
 }
 

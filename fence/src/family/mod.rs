@@ -15,7 +15,7 @@ mod template;
 pub(crate) use recognize::recognize;
 pub(crate) use template::Template;
 
-use crate::http::{Auth, Http};
+use crate::http::Auth;
 use crate::plug::{Plug, Trouble};
 use crate::settings::Settings;
 use hasan::chap::Secret;
@@ -155,8 +155,7 @@ impl Family {
         password: Option<&Secret>,
         outlet: Option<&str>,
     ) -> Result<Box<dyn Plug>, String> {
-        let auth = self.auth(settings, password);
-        let http = Http::new(settings.place.clone(), settings.tls.clone(), auth, settings.limits);
+        let http = settings.http(self.auth(settings, password));
         let name = || outlet.map(str::to_string).ok_or_else(|| "no plug is given".to_string());
         let sensor = settings.power_sensor.clone();
         Ok(match self {
@@ -198,9 +197,7 @@ impl Family {
         password: Option<&Secret>,
         until: Instant,
     ) -> Result<Reached, Trouble> {
-        let auth = self.auth(settings, password);
-        let mut http =
-            Http::new(settings.place.clone(), settings.tls.clone(), auth, settings.limits);
+        let mut http = settings.http(self.auth(settings, password));
         let proven = match self {
             Family::Mystrom | Family::Template => return Ok(Reached::OnlyOutlet),
             Family::Kasa => {
@@ -232,9 +229,7 @@ impl Family {
         let needed = |name: &str| format!("the option {name} is required with type=fritz");
         let user = settings.username.clone().ok_or_else(|| needed("username"))?;
         let password = password.cloned().ok_or_else(|| needed("password"))?;
-        let (place, tls) = (settings.place.clone(), settings.tls.clone());
-        let http = Http::new(place, tls, Auth::None, settings.limits);
-        Ok(fritz::Fritz::new(http, user, password, ain))
+        Ok(fritz::Fritz::new(settings.http(Auth::None), user, password, ain))
     }
 
     fn auth(self, settings: &Settings, password: Option<&Secret>) -> Auth {

@@ -64,13 +64,7 @@ fn parse(reply: &Value, output: u8) -> Result<Reading, Trouble> {
         [] => return Err(Trouble::Lasting(format!("it has no output {output}"))),
         _ => return Err(Trouble::Passing(format!("it tells output {output} twice"))),
     };
-    let power = match json::integer(found, "/State")? {
-        0 => Power::Off,
-        1 => Power::On,
-        other => {
-            return Err(Trouble::Passing(format!("the state {other} is neither 0 nor 1")));
-        }
-    };
+    let power = json::relay(found, "/State")?;
     Ok(Reading { power, pending: None, watts: json::number(found, "/Load") })
 }
 

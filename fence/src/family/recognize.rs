@@ -10,8 +10,7 @@ use std::time::Instant;
 
 /// The family of the device, if it tells.
 pub(crate) fn recognize(settings: &Settings, until: Instant) -> Option<&'static str> {
-    let mut http =
-        Http::new(settings.place.clone(), settings.tls.clone(), Auth::None, settings.limits);
+    let mut http = settings.http(Auth::None);
     if let Some(reply) = ask(&mut http, "/shelly", until) {
         return Some(if reply.get("gen").is_some() { "shelly2" } else { "shelly1" })
             .filter(|_| reply.get("mac").is_some());
