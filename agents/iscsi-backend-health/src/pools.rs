@@ -6,7 +6,7 @@ use hasan::config::Backend;
 use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
 use hasan::ocf::Fault;
-use hasan::pacemaker::{self, Change, Cib, Condition};
+use hasan::pacemaker::{self, Change, Cib, Condition, mark};
 use hasan::zfs::{self, PoolState, Status, Vdev};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -144,7 +144,7 @@ impl Pool {
         }
         let cib = pacemaker::cib(machine)?;
         let before = cib.attribute(node, &pacemaker::dirty_mark(name));
-        if before.is_some() && before == Some(&mark_value(before, "", doubt)) {
+        if before.is_some() && before == Some(&mark::text(before, "", doubt == Doubt::Wrong)) {
             return Ok(());
         }
         let own = pacemaker::own_name(machine)?;
@@ -162,7 +162,8 @@ impl Pool {
     ) -> Result<(), Fault> {
         check_ownership(cib, own, name)?;
         let mark = pacemaker::dirty_mark(name);
-        let value = mark_value(cib.attribute(node, &mark), &pacemaker::now(), doubt);
+        let value =
+            mark::text(cib.attribute(node, &mark), &pacemaker::now(), doubt == Doubt::Wrong);
         let change = Change::Attribute { node, name: &mark, value: &value };
         cib.change(machine, own, Condition::Owner { pool: name }, &[change])?;
         tracing::warn!("{node} is marked: its legs of {name} miss writes, or may");
@@ -236,7 +237,7 @@ impl Pool {
         let cib = pacemaker::cib(machine)?;
         let own = pacemaker::own_name(machine)?;
         let marks = [&backend.peer.node, &own].map(|node| (node, cib.attribute(node, &mark)));
-        let asks = marks.iter().any(|(_, mark)| mark.is_some_and(|mark| mark.ends_with(SCRUB)));
+        let asks = marks.iter().any(|(_, mark)| mark.is_some_and(mark::asks_for_scrub));
         if asks && !is_proven(status, self.scrubbed.as_ref()) {
             return self.scrub(machine, name, BTreeMap::new());
         }
@@ -319,18 +320,6 @@ fn check_ownership(cib: &Cib, own: &str, pool: &str) -> Result<(), Fault> {
     }
 }
 
-/// What follows the time in a mark if something on the node's legs was wrong: they are to be read, all of them.
-const SCRUB: &str = " scrub";
-
-/// The value of a mark: since when, by the first who wrote it; and what is asked for.
-fn mark_value(before: Option<&str>, now: &str, doubt: Doubt) -> String {
-    let mut value = before.unwrap_or(now).to_string();
-    if doubt == Doubt::Wrong && !value.ends_with(SCRUB) {
-        value += SCRUB;
-    }
-    value
-}
-
 fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fault> {
     let mut arguments = vec!["online", pool];
     arguments.extend(names.iter().map(String::as_str));
@@ -368,20 +357,6 @@ mod tests {
             ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.history_event", false),
         ] {
             assert_eq!(is_news(line), want, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_mark_keeps_its_time_and_what_it_asks_for() {
-        for (before, doubt, want) in [
-            (None, Doubt::Misses, "7"),
-            (None, Doubt::Wrong, "7 scrub"),
-            (Some("5"), Doubt::Misses, "5"),
-            (Some("5"), Doubt::Wrong, "5 scrub"),
-            (Some("5 scrub"), Doubt::Misses, "5 scrub"),
-            (Some("5 scrub"), Doubt::Wrong, "5 scrub"),
-        ] {
-            assert_eq!(mark_value(before, "7", doubt), want);
         }
     }
 

@@ -171,11 +171,10 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
         (&seen.peer_mark, &seen.peer, &seen.own, &seen.own_missing),
     ];
     for (mark, marked, clean, missing) in stale_alone {
-        if let Some(since) = mark
+        if let Some(mark) = mark
             && !missing.is_empty()
         {
-            // What may follow the time is for the watch.
-            let since = since.split(' ').next().unwrap_or_default();
+            let since = pacemaker::mark::since(mark);
             return Err(format!(
                 "{marked} misses writes since {since}; legs of {clean} do not answer ({}): start it first",
                 names(missing)

@@ -1,6 +1,7 @@
 //! What the cluster says: the state of the other node, and what it keeps for us.
 
 mod cib;
+pub mod mark;
 mod owner;
 
 pub use cib::{Change, Cib, Condition, cib};
