@@ -6,7 +6,8 @@ use crate::command::{await_until, stage};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
-    BLOCKS, await_healed, await_refusal, fresh_cluster, judge, other, power_up,
+    BLOCKS, await_healed, await_refusal, check_no_pool, first_leg, judge, pool_status, power_up,
+    written_to,
 };
 use crate::state::Lab;
 use crate::{cluster, net, plug, ssh, timers};
@@ -16,10 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The standby's target is started anew; the link is cut in maintenance mode, and the watch is killed in the middle; the
 /// standby dies. The client has no error, nothing moves, and no hand brings a leg back.
 pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
-    let active = fresh_cluster(lab)?;
-    let standby = other(active)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
+    let (active, standby, mut writer) = written_to(lab)?;
     stage("the standby's target is started anew", || {
         ssh::run(lab, standby, "systemctl restart hasan-backend-export")?;
         writer.await_more(BLOCKS)?;
@@ -67,11 +65,8 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
 
 /// A disk of the standby is a new one. It is left alone, and the journal has the command that takes it into the pool.
 pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
-    let active = fresh_cluster(lab)?;
-    let standby = other(active)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
-    let leg = if standby.name == "storage-a" { "data-a1" } else { "data-b1" };
+    let (active, standby, mut writer) = written_to(lab)?;
+    let leg = first_leg(standby);
     stage("a disk is replaced by a blank one", || {
         ssh::run(lab, standby, "systemctl stop hasan-backend-export")?;
         await_one_half(lab, active)?;
@@ -90,8 +85,7 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
         let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{command}$'");
         await_until(&command, timers::CLUSTER, || {
             ssh::run(lab, active, &journal).map(|_| ()).map_err(|error| format!("{error:#}"))?;
-            let status = ssh::run(lab, active, "zpool status -p san-pool");
-            let status = status.map_err(|error| format!("{error:#}"))?;
+            let status = pool_status(lab, active)?;
             let lines: Vec<&str> = status.lines().filter(|line| line.contains("data-")).collect();
             let online = lines.iter().filter(|line| line.contains("ONLINE")).count();
             let is_alone = lines.iter().any(|line| line.contains(leg) && !line.contains("ONLINE"));
@@ -115,8 +109,7 @@ fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
 /// Waits until the pool goes on without the other node's legs. Its own state lags behind its vdevs', on ZFS 2.3 by minutes.
 pub(crate) fn await_one_half(lab: &Lab, active: &Machine) -> Result<()> {
     await_until("the lost legs are known to be lost", timers::CLUSTER, || {
-        let status = ssh::run(lab, active, "zpool status -p san-pool");
-        let status = status.map_err(|error| format!("{error:#}"))?;
+        let status = pool_status(lab, active)?;
         if status.contains("FAULTED") { Ok(()) } else { Err(status) }
     })
 }
@@ -157,11 +150,8 @@ pub(crate) fn random(lab: &Lab) -> Result<()> {
 }
 
 fn dies(lab: &Lab, moment: Moment) -> Result<()> {
-    let first = fresh_cluster(lab)?;
-    let second = other(first)?;
+    let (first, second, mut writer) = written_to(lab)?;
     let quorum = Machine::named("quorum-c")?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
     match moment {
         Moment::BeforeMark => hold_marks(lab, first, BEFORE)?,
         Moment::Marked => hold_marks(lab, first, AFTER)?,
@@ -188,8 +178,7 @@ fn dies(lab: &Lab, moment: Moment) -> Result<()> {
     };
     if is_marked {
         stage(&format!("{} refuses", second.name), || await_refusal(lab, quorum, second))?;
-        let pools = ssh::run(lab, second, "zpool list -H -o name")?;
-        ensure!(pools.is_empty(), "{} has imported {pools:?}", second.name);
+        check_no_pool(lab, second)?;
         stage(&format!("{} and the link are back", first.name), || {
             mend()?;
             cluster::await_placed(lab, quorum, None).map(|_| ())

@@ -56,6 +56,31 @@ pub(crate) fn other(node: &Machine) -> Result<&'static Machine> {
     Machine::named(if node.name == "storage-a" { "storage-b" } else { "storage-a" })
 }
 
+/// The configured cluster with a client that writes: the active node, the other one, and the writer.
+pub(crate) fn written_to(lab: &Lab) -> Result<(&'static Machine, &'static Machine, Writer)> {
+    let active = fresh_cluster(lab)?;
+    let mut writer = Writer::start(lab)?;
+    writer.await_more(BLOCKS)?;
+    Ok((active, other(active)?, writer))
+}
+
+/// The first leg of a storage node.
+pub(crate) fn first_leg(node: &Machine) -> &'static str {
+    if node.name == "storage-a" { "data-a1" } else { "data-b1" }
+}
+
+/// What ZFS says of the pool's vdevs, for who waits for something in it.
+pub(crate) fn pool_status(lab: &Lab, node: &Machine) -> Result<String, String> {
+    ssh::run(lab, node, "zpool status -p san-pool").map_err(|error| format!("{error:#}"))
+}
+
+/// A node that refuses has imported nothing.
+pub(crate) fn check_no_pool(lab: &Lab, node: &Machine) -> Result<()> {
+    let pools = ssh::run(lab, node, "zpool list -H -o name")?;
+    ensure!(pools.is_empty(), "{} has imported {pools:?}", node.name);
+    Ok(())
+}
+
 /// Moves everything to the other node and back, by `pcs node standby`.
 pub(crate) fn planned(lab: &Lab) -> Result<()> {
     let first = fresh_cluster(lab)?;
@@ -125,11 +150,8 @@ pub(crate) fn crash(lab: &Lab) -> Result<()> {
 /// Both nodes die, one after the other. The one that missed the writes of the other never serves alone, and says why;
 /// when the other is back, all is there.
 pub(crate) fn stale(lab: &Lab) -> Result<()> {
-    let first = fresh_cluster(lab)?;
-    let second = other(first)?;
+    let (first, second, mut writer) = written_to(lab)?;
     let quorum = Machine::named("quorum-c")?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
     plug::damage(lab, first, plug::Fault::StaysOff)?;
     machine::kill(lab, first)?;
     stage(&format!("{} dies and stays off, {} takes over", first.name, second.name), || {
@@ -143,8 +165,7 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
         power_up(lab, first)?;
         await_refusal(lab, quorum, first)
     })?;
-    let pools = ssh::run(lab, first, "zpool list -H -o name")?;
-    ensure!(pools.is_empty(), "{} has imported {pools:?}", first.name);
+    check_no_pool(lab, first)?;
     stage(&format!("{} is back", second.name), || {
         power_up(lab, second)?;
         cluster::await_placed(lab, quorum, None).map(|_| ())
@@ -166,10 +187,7 @@ pub(crate) fn await_refusal(lab: &Lab, from: &Machine, node: &Machine) -> Result
 /// All power fails, and only the node that had the pool last gets it back: it serves alone, since nobody can have written
 /// after it.
 pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
-    let first = fresh_cluster(lab)?;
-    let second = other(first)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
+    let (first, second, mut writer) = written_to(lab)?;
     plug::damage(lab, second, plug::Fault::StaysOff)?;
     machine::kill(lab, second)?;
     machine::kill(lab, first)?;
@@ -190,10 +208,7 @@ pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
 /// The storage link is cut while a client writes, and comes back. The pool goes on with the legs of one node and heals by
 /// itself; nothing moves, nobody is fenced, and ZFS does not suspend the pool for want of its sign of life.
 pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
-    let active = fresh_cluster(lab)?;
-    let standby = other(active)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
+    let (active, standby, mut writer) = written_to(lab)?;
     let state = || ssh::run(lab, active, "cat /proc/spl/kstat/zfs/san-pool/state");
     stage("the storage link is cut, the pool goes on with one half", || {
         net::connect("stor", standby.id, false)?;
@@ -220,10 +235,7 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
 /// The active node is frozen, and its plug lies: it is taken for dead and wakes up later. Nothing that it writes then
 /// reaches a leg of the other node, and it serves nobody.
 pub(crate) fn frozen(lab: &Lab) -> Result<()> {
-    let sleeper = fresh_cluster(lab)?;
-    let survivor = other(sleeper)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
+    let (sleeper, survivor, mut writer) = written_to(lab)?;
     plug::damage(lab, sleeper, plug::Fault::Lies)?;
     qmp::command(&sleeper.control(lab), "stop", json!({}))?;
     stage(&format!("{} freezes, {} takes over", sleeper.name, survivor.name), || {
@@ -278,10 +290,7 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
 /// The active node is frozen, and its plug takes commands without obeying: nobody is fenced, so nobody takes the pool. When
 /// the plug is mended, the cluster goes on by itself.
 pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
-    let sleeper = fresh_cluster(lab)?;
-    let survivor = other(sleeper)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
+    let (sleeper, survivor, mut writer) = written_to(lab)?;
     plug::damage(lab, sleeper, plug::Fault::Stuck)?;
     qmp::command(&sleeper.control(lab), "stop", json!({}))?;
     stage(&format!("{} freezes, and cannot be fenced", sleeper.name), || {
@@ -296,9 +305,7 @@ pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
         let said = "journalctl -o cat -u pacemaker | grep -c 'it took the command and is still on'";
         let count = ssh::run(lab, survivor, said)?;
         println!("the plug took {} commands", count.trim());
-        let pools = ssh::run(lab, survivor, "zpool list -H -o name")?;
-        ensure!(pools.is_empty(), "{} has imported {pools:?}", survivor.name);
-        Ok(())
+        check_no_pool(lab, survivor)
     })?;
     stage(&format!("the plug is mended, {} takes over", survivor.name), || {
         plug::mend(lab, sleeper, plug::Fault::Stuck)?;
@@ -324,11 +331,8 @@ pub(crate) fn await_healed(lab: &Lab, active: &Machine, returned: &Machine) -> R
 /// A disk of the standby loses what it held, and says nothing of it. ZFS finds it by its checksums, on a leg that stays
 /// ONLINE: the standby is marked, the pool is scrubbed until nothing is wrong, and the mark goes.
 pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
-    let active = fresh_cluster(lab)?;
-    let standby = other(active)?;
-    let mut writer = Writer::start(lab)?;
-    writer.await_more(BLOCKS)?;
-    let leg = if standby.name == "storage-a" { "data-a1" } else { "data-b1" };
+    let (active, standby, mut writer) = written_to(lab)?;
+    let leg = first_leg(standby);
     // Labels lie in the first 4.5 MiB and in the last half; what lies between is the pool's.
     let fill = "set -e; zfs create -o mountpoint=/filler -o compression=off san-pool/filler
         head -c 192M /dev/urandom > /filler/data; sync; zpool sync san-pool; echo 3 > /proc/sys/vm/drop_caches";
@@ -361,8 +365,7 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
 
 fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
     await_until("all legs are ONLINE", timers::HEAL, || {
-        let status = ssh::run(lab, node, "zpool status -p san-pool");
-        let status = status.map_err(|error| format!("{error:#}"))?;
+        let status = pool_status(lab, node)?;
         if is_healthy(&status) { Ok(()) } else { Err(status) }
     })
 }
