@@ -20,6 +20,10 @@ pub struct Backend {
     pub iqn: String,
     /// Its portal, on the storage network.
     pub portal: String,
+    /// This node's initiator name, for the reader, and to find its password.
+    pub initiator: Option<String>,
+    /// The file of the passwords by which the two nodes prove themselves to each other.
+    pub chap_file: Option<PathBuf>,
     /// The other storage node.
     pub peer: Peer,
     /// The pools whose mirrors lie on the legs.
@@ -87,10 +91,15 @@ fn build(mut pairs: BTreeMap<String, String>) -> Result<Backend, String> {
     if legs.is_empty() {
         return Err("no leg is named: a line like \"leg.data-a1 = /dev/disk/…\"".to_string());
     }
-    let mut take = |key: &str, check: fn(&str) -> Result<(), String>| {
-        let value = pairs.remove(key).ok_or_else(|| format!("the key {key:?} is missing"))?;
+    let mut optional = |key: &str, check: fn(&str) -> Result<(), String>| {
+        let Some(value) = pairs.remove(key) else { return Ok(None) };
         check(&value).map_err(|wrong| format!("the key {key:?}: {value:?} {wrong}"))?;
-        Ok::<String, String>(value)
+        Ok::<_, String>(Some(value))
+    };
+    let initiator = optional("initiator", names::iqn)?;
+    let chap_file = optional("chap_file", names::absolute_path)?.map(PathBuf::from);
+    let mut take = |key: &str, check: fn(&str) -> Result<(), String>| {
+        optional(key, check)?.ok_or_else(|| format!("the key {key:?} is missing"))
     };
     let backend = Backend {
         iqn: take("iqn", names::iqn)?,
@@ -103,10 +112,10 @@ fn build(mut pairs: BTreeMap<String, String>) -> Result<Backend, String> {
             legs: leg_list(&take("peer.legs", |_| Ok(()))?)?,
         },
         pools: pool_list(&take("pool", |_| Ok(()))?)?,
+        initiator,
+        chap_file,
         legs,
     };
-    // The node's own initiator name stands in the file for the reader; open-iscsi owns the real one.
-    pairs.remove("initiator");
     match pairs.keys().next() {
         Some(key) => Err(format!("the key {key:?} is unknown")),
         None => Ok(backend),
@@ -162,6 +171,12 @@ mod tests {
             ("leg.data-a2=/dev/vdc", "leg.data-a2=vdc", "\"vdc\" is not an absolute path"),
             ("# storage-a", "storage-a", "line 1: \"storage-a\""),
             ("# storage-a", "colour = red", "\"colour\" is unknown"),
+            (
+                "# storage-a",
+                "chap_file = chap.json",
+                "\"chap_file\": \"chap.json\" is not an absolute",
+            ),
+            ("# storage-a", "initiator = x", "\"initiator\": \"x\" is not an iSCSI name"),
         ] {
             let wrong = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(wrong.contains(want), "{wrong}");

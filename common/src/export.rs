@@ -2,9 +2,10 @@
 //! the other node's initiator alone. While that node is shut out, not even for that one: a node that
 //! was taken for dead, and was only frozen, must not write to our legs when it wakes.
 
+use crate::chap::{self, Credentials};
 use crate::config::{self, Backend};
 use crate::legs::{self, Leg, Map, Role};
-use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName};
+use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName, Who};
 use crate::machine::Machine;
 use crate::ocf::{Fault, Rc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +43,8 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
     }
     let _lock = lio::lock(machine)?;
     let actual = observe(machine, &backend)?;
-    lio::apply_all(machine, &steps_up(machine, &backend, &actual)?)?;
+    let credentials = credentials(machine, &backend)?;
+    lio::apply_all(machine, &steps_up(machine, &backend, &actual, credentials)?)?;
     let portals = BTreeSet::from([backend.portal.clone()]);
     let tpg = lio::tpg(machine, &group(&backend))?;
     lio::apply_all(
@@ -70,13 +72,22 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
     Ok(())
 }
 
+/// By what the other node's initiator proves itself, if it has to.
+fn credentials(machine: &Machine, backend: &Backend) -> Result<Option<Credentials>, Fault> {
+    let load = |path| chap::load_of(machine, path, &backend.peer.initiator);
+    backend.chap_file.as_deref().map(load).transpose()
+}
+
 fn steps_up(
     machine: &Machine,
     backend: &Backend,
     actual: &Actual,
+    credentials: Option<Credentials>,
 ) -> Result<Vec<lio::Step>, Fault> {
     let initiators = BTreeSet::from([backend.peer.initiator.clone()]);
-    let shell = Shell { initiators, ..shell(machine, backend, actual)? };
+    let who = Who::Initiator(backend.peer.initiator.clone());
+    let credentials = credentials.map(|some| (who, some)).into_iter().collect();
+    let shell = Shell { initiators, credentials, ..shell(machine, backend, actual)? };
     Ok(lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))
 }
 
@@ -107,7 +118,8 @@ pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> 
 pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     let _lock = lio::lock(machine)?;
     let actual = observe(machine, backend)?;
-    Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual)?)?)
+    let credentials = credentials(machine, backend)?;
+    Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual, credentials)?)?)
 }
 
 /// The wanted target, without initiators: a LUN for each leg whose map is there. A LUN keeps the
@@ -138,7 +150,7 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
     Ok(Shell {
         tpg: group(backend),
         attributes: BTreeMap::from([
-            ("authentication", "0"),
+            ("authentication", if backend.chap_file.is_some() { "1" } else { "0" }),
             ("demo_mode_discovery", "0"),
             ("generate_node_acls", "0"),
             ("prod_mode_write_protect", "0"),
@@ -194,8 +206,12 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
     }
     let portals = BTreeSet::from([backend.portal.clone()]);
     let door = lio::door_up(&group(&backend), &portals, actual.tpg.as_ref());
-    let is_complete =
-        steps_up(machine, &backend, &actual)?.is_empty() && door.is_some_and(|d| d.is_empty());
+    // Which password is asked for is not looked up each time: that may take a program.
+    let who = Who::Initiator(backend.peer.initiator.clone());
+    let asked = actual.tpg.as_ref().and_then(|tpg| tpg.credentials.get(&who)).cloned();
+    let is_complete = asked.is_some() == backend.chap_file.is_some()
+        && steps_up(machine, &backend, &actual, asked)?.is_empty()
+        && door.is_some_and(|door| door.is_empty());
     if is_complete {
         return Ok(());
     }

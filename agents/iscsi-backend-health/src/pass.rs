@@ -3,7 +3,8 @@
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
 use crate::standing::Standing;
-use hasan::config::Backend;
+use hasan::chap;
+use hasan::config::{Backend, Peer};
 use hasan::iscsi::{self, Disk, SessionState};
 use hasan::legs::{self, Leg};
 use hasan::machine::Machine;
@@ -77,7 +78,13 @@ impl Watch {
         if self.last_login.is_some_and(|last| last.elapsed() < LOGIN_PAUSE) {
             return Ok(());
         }
-        let result = iscsi::login(machine, &backend.peer.iqn, &backend.peer.portal);
+        self.last_login = Some(Instant::now());
+        let own = backend.initiator.as_deref().unwrap_or("this node's initiator");
+        let load = |path| chap::load_of(machine, path, own);
+        let credentials = backend.chap_file.as_deref().map(load).transpose()?;
+        let Peer { iqn, portal, .. } = &backend.peer;
+        let result = iscsi::login(machine, iqn, portal, credentials.as_ref());
+        // A login that fails takes its time, and the pause begins behind it.
         self.last_login = Some(Instant::now());
         if result.is_ok() {
             tracing::info!("logged in to {}", backend.peer.iqn);

@@ -110,6 +110,8 @@ mod tests {
                 legs: vec![leg()],
             },
             pools: Vec::new(),
+            initiator: None,
+            chap_file: None,
         }
     }
 

@@ -106,6 +106,17 @@ pub fn load(machine: &Machine, path: &Path, tpg: u64) -> Result<Secrets, Fault> 
     }
 }
 
+/// The credentials of one initiator, where it must have some.
+///
+/// # Errors
+/// As [`load`]; `Arguments` (2) if the file has none for it.
+pub fn load_of(machine: &Machine, path: &Path, initiator: &str) -> Result<Credentials, Fault> {
+    load(machine, path, 1)?.of(initiator).cloned().ok_or_else(|| {
+        let wrong = format!("{} has no password for {initiator}", path.display());
+        Fault::new(Rc::Arguments, wrong)
+    })
+}
+
 /// Whether this can be what `systemd-creds encrypt` writes: base64 in lines, padded at its end.
 fn is_base64(bytes: &[u8]) -> bool {
     let is_digit = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'\n');

@@ -161,6 +161,7 @@ pub(crate) fn chap(lab: &Lab) -> Result<()> {
     vault.down()?;
 
     listed(&vault)?;
+    legs(lab)?;
     nowhere(&vault)?;
     filter(&vault)
 }
@@ -216,13 +217,34 @@ fn listed(vault: &Vault<'_>) -> Result<()> {
     vault.down()
 }
 
-/// The passwords are in the two files that hold them, and nowhere else on the node.
+/// The legs are for who has the other node's name and its password; the nodes themselves have both.
+fn legs(lab: &Lab) -> Result<()> {
+    let standby = Machine::named("storage-b")?;
+    let script = "node='-m node -T iqn.2025-01.lab.home:storage-a -p 10.10.10.1:3260 -I bare'
+        exec 2>&1
+        iscsiadm -m iface -I bare -o new
+        iscsiadm $node -o new
+        iscsiadm $node -o update -n node.session.initial_login_retry_max -v 1
+        iscsiadm $node --login; echo code $?
+        iscsiadm $node -o delete
+        iscsiadm -m iface -I bare -o delete
+        find /etc/iscsi/nodes /var/lib/iscsi/nodes -type f -perm /077
+        cat /sys/class/iscsi_session/session*/username /sys/class/iscsi_session/session*/username_in";
+    let said = ssh::run(lab, standby, script)?;
+    println!("without a password:\n{said}");
+    let want = format!("code {REFUSED}");
+    ensure!(said.lines().any(|line| line == want), "the legs are open without a password");
+    ensure!(said.trim_end().ends_with("legs\nanswer"), "the nodes do not prove themselves");
+    Ok(())
+}
+
+/// The passwords are in the files that hold them, and nowhere else on the node.
 fn nowhere(vault: &Vault<'_>) -> Result<()> {
     let search = format!(
         "journalctl --sync; journalctl --boot --no-pager | grep -c canar[y]-
          cibadmin --query | grep -c canar[y]-
          grep -s -l -a canar[y]- /proc/[0-9]*/cmdline /proc/[0-9]*/environ
-         grep -r -s -l canar[y]- /etc /run/hasan /var/lib/pacemaker /var/log/pacemaker /tmp /root | grep -v -x -e {SECRETS} -e {ACLS}
+         grep -r -s -l canar[y]- /etc /run/hasan /var/lib/pacemaker /var/log/pacemaker /tmp /root | grep -v -x -e {SECRETS} -e {ACLS} -e /etc/hasan/backend-chap.json | grep -v '^/etc/iscsi/nodes/'
          true"
     );
     let found = vault.here.run(&search)?;

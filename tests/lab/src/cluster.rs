@@ -31,6 +31,10 @@ const PROGRAMS: [&str; 7] = [
     "lab-writer",
 ];
 
+/// The passwords of the storage nodes for each other.
+const BACKEND_CHAP: &str = r#"{"user": "legs", "password": "backend-canary-1", "mutual_user": "answer",
+ "mutual_password": "backend-canary-2"}"#;
+
 /// A key of all that the configured cluster is made of.
 pub(crate) fn key(lab: &Lab) -> Result<String> {
     let mut paths: Vec<_> = PROGRAMS.iter().map(|name| lab.program(name)).collect();
@@ -88,6 +92,8 @@ pub(crate) fn backend(lab: &Lab) -> Result<()> {
         let machine = Machine::named(&format!("storage-{own}"))?;
         let text = backend_conf(own, peer, number, peer_number);
         ssh::put(lab, machine, "/etc/hasan/backend.conf", text.as_bytes())?;
+        ssh::put(lab, machine, "/etc/hasan/backend-chap.json", BACKEND_CHAP.as_bytes())?;
+        ssh::run(lab, machine, "chmod 600 /etc/hasan/backend-chap.json")?;
     }
     for unit in ["hasan-backend-export", "hasan-backend-watch"] {
         let enable = format!("systemctl enable --now {unit} 2>&1");
@@ -120,6 +126,7 @@ fn backend_conf(own: &str, peer: &str, number: u8, peer_number: u8) -> String {
          iqn = {iqn}:storage-{own}\n\
          portal = 10.10.10.{number}:3260\n\
          initiator = {iqn}:initiator-storage-{own}\n\
+         chap_file = /etc/hasan/backend-chap.json\n\
          peer.node = storage-{peer}\n\
          peer.iqn = {iqn}:storage-{peer}\n\
          peer.portal = 10.10.10.{peer_number}:3260\n\

@@ -1,5 +1,8 @@
 //! Sessions of the iSCSI initiator. Read from sysfs; changed by `iscsiadm`, one target at a time.
 
+mod record;
+
+use crate::chap::Credentials;
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use std::path::{Path, PathBuf};
@@ -142,13 +145,19 @@ const SETTINGS: [(&str, &str); 6] = [
 const SESSION_EXISTS: i32 = 15;
 
 /// Logs in to one target: its record first, so that no discovery is needed.
-pub fn login(machine: &Machine, target: &str, portal: &str) -> Result<(), Fault> {
+pub fn login(
+    machine: &Machine,
+    target: &str,
+    portal: &str,
+    credentials: Option<&Credentials>,
+) -> Result<(), Fault> {
     let node = ["-m", "node", "-T", target, "-p", portal];
     let with = |more: &[&'static str]| [&node[..], more].concat();
     machine.run("iscsiadm", &with(&["-o", "new"]))?;
     for (name, value) in SETTINGS {
         machine.run("iscsiadm", &with(&["-o", "update", "-n", name, "-v", value]))?;
     }
+    record::set_credentials(machine, target, portal, credentials)?;
     let arguments = with(&["--login"]);
     let answer = machine.ask("iscsiadm", &arguments)?;
     match answer.code {
