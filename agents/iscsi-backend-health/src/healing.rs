@@ -171,7 +171,7 @@ mod tests {
             // As ZFS says of a pool with such a leg.
             let pool = if b1.state == DEGRADED && b1.name == "b1" { DEGRADED } else { "ONLINE" };
             let vdevs = vec![vdev("p", pool, 0), vdev("a1", "ONLINE", 0), b1];
-            let status = Status { scan, vdevs };
+            let status = Status { scan, resilvered: Option::None, vdevs };
             assert_eq!(decide(&status, &usable, scrubbed.as_ref()), want, "{status:?}");
         }
     }
@@ -192,6 +192,8 @@ mod tests {
                 legs: vec![leg("b1")],
             },
             pools: Vec::new(),
+            initiator: Option::None,
+            chap_file: Option::None,
         };
         let resilvering = Vdev { resilvering: true, ..vdev("b1", "ONLINE", 0) };
         let wrong = Vdev { wrong: 1, ..vdev("b1", "FAULTED", 3) };
@@ -207,7 +209,7 @@ mod tests {
             (absent("77", "/dev/mapper/b1"), (None, Misses)),
             (vdev("else", "FAULTED", 9), (None, None)),
         ] {
-            let status = Status { scan: Scan::Other, vdevs: vec![vdev] };
+            let status = Status { scan: Scan::Other, resilvered: Option::None, vdevs: vec![vdev] };
             assert_eq!(doubts(&status, &backend), want, "{status:?}");
         }
     }
@@ -221,7 +223,7 @@ mod tests {
             (Scan::Running, &begun, false),
             (Scan::Other, &begun, false),
         ] {
-            let status = Status { scan, vdevs: Vec::new() };
+            let status = Status { scan, resilvered: Option::None, vdevs: Vec::new() };
             assert_eq!(is_proven(&status, scrubbed.as_ref()), want, "{scan:?} {scrubbed:?}");
         }
     }

@@ -2,6 +2,7 @@
 //! of legs that have returned.
 
 use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven, leg_of};
+use crate::publish;
 use hasan::config::Backend;
 use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
@@ -43,6 +44,8 @@ struct Pool {
     /// The errors of each leg when the last scrub of ours began.
     scrubbed: Option<BTreeMap<String, u64>>,
     tries: Limit,
+    /// How much of a resilver is done, percent, in tens, as it was published.
+    resilvered: Option<u8>,
     /// What was logged, which is not said at each look anew.
     said: BTreeSet<String>,
 }
@@ -73,6 +76,9 @@ impl Care {
         self.all_here_since = all_here.then(|| self.all_here_since.unwrap_or_else(Instant::now));
         let imported = imported(machine, backend)?;
         if imported.is_empty() {
+            for (name, _) in self.pools.iter().filter(|(_, pool)| pool.resilvered.is_some()) {
+                publish::resilvered(machine, name, None);
+            }
             *self = Care { all_here_since: self.all_here_since, ..Care::default() };
             return Ok(());
         }
@@ -188,6 +194,8 @@ impl Pool {
         if other > Doubt::None {
             self.mark(machine, name, &backend.peer.node, other)?;
         }
+        // After the marks, which cannot wait.
+        self.publish_progress(machine, name, &status);
         if !is_stable {
             return Ok(());
         }
@@ -206,6 +214,15 @@ impl Pool {
             }
             Verdict::Well => self.end(machine, backend, name, &status),
             Verdict::BringBack(_) | Verdict::Wait => Ok(()),
+        }
+    }
+
+    /// In tens of percent: each change costs the cluster something.
+    fn publish_progress(&mut self, machine: &Machine, name: &str, status: &Status) {
+        let tens = status.resilvered.map(|percent| percent / 10 * 10);
+        if tens != self.resilvered {
+            publish::resilvered(machine, name, tens);
+            self.resilvered = tens;
         }
     }
 

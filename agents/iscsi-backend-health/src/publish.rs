@@ -1,5 +1,5 @@
-//! The node attribute for alerts: how many of the other node's legs are not here. It lives as long as Pacemaker does on this
-//! node (attrd_updater(8)). What cannot be published is no failure of a leg.
+//! Node attributes for alerts: how many of the other node's legs are not here, and how far a resilver is. They live as long
+//! as Pacemaker does on this node (attrd_updater(8)). What cannot be published is no failure of a leg.
 
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
@@ -22,15 +22,28 @@ fn try_publish(machine: &Machine, value: &str, always: bool) -> Result<(), Fault
     if !always && machine.read(published)?.is_some_and(|before| before.trim() == value) {
         return Ok(());
     }
-    machine.run("attrd_updater", &["--name", ATTRIBUTE, "--update", value])?;
+    update(machine, ATTRIBUTE, Some(value))?;
     machine.replace_file(published, value)
+}
+
+/// Publishes how much of a pool's resilver is done, percent; `None` when there is none any more.
+pub(crate) fn resilvered(machine: &Machine, pool: &str, percent: Option<u8>) {
+    let value = percent.map(|percent| percent.to_string());
+    if let Err(fault) = update(machine, &format!("hasan-resilvered-{pool}"), value.as_deref()) {
+        tracing::debug!("the resilver's progress is not published: {}", fault.reason);
+    }
+}
+
+fn update(machine: &Machine, name: &str, value: Option<&str>) -> Result<(), Fault> {
+    let change = value.map_or(vec!["--delete"], |value| vec!["--update", value]);
+    machine.run("attrd_updater", &[&["--name", name][..], &change].concat()).map(|_| ())
 }
 
 /// Nobody looks any more.
 pub(crate) fn withdraw(machine: &Machine) {
     let delete = || -> Result<(), Fault> {
         if machine.read(Path::new(PUBLISHED))?.is_some() {
-            machine.run("attrd_updater", &["--name", ATTRIBUTE, "--delete"])?;
+            update(machine, ATTRIBUTE, None)?;
             machine.remove_file(Path::new(PUBLISHED))?;
         }
         Ok(())

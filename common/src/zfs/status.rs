@@ -9,6 +9,8 @@ use std::fmt;
 pub struct Status {
     /// The scrub or resilver that runs, or was the last.
     pub scan: Scan,
+    /// How much of a resilver that runs is done, percent; `None` if none runs, or ZFS cannot say yet.
+    pub resilvered: Option<u8>,
     /// All vdevs, with the pool itself and the mirrors, in the order of the table.
     pub vdevs: Vec<Vdev>,
 }
@@ -61,7 +63,8 @@ const STATES: [&str; 8] =
 /// A row of the table that is not a vdev, or a text without a table.
 pub fn parse_status(text: &str) -> Result<Status, Fault> {
     let scan = text.lines().find_map(|line| line.trim_start().strip_prefix("scan: "));
-    let scan = scan_of(scan.unwrap_or_default());
+    let scan = scan.unwrap_or_default();
+    let (resilvered, scan) = (resilvered(scan, text), scan_of(scan));
     let mut rows = text.lines().skip_while(|line| !line.trim_start().starts_with("NAME "));
     if rows.next().is_none() {
         return Err(Fault::generic("\"zpool status\" shows no table of vdevs"));
@@ -70,7 +73,7 @@ pub fn parse_status(text: &str) -> Result<Status, Fault> {
     for row in rows.take_while(|row| !row.trim().is_empty()) {
         vdevs.extend(vdev(row)?);
     }
-    Ok(Status { scan, vdevs })
+    Ok(Status { scan, resilvered, vdevs })
 }
 
 fn scan_of(line: &str) -> Scan {
@@ -82,6 +85,16 @@ fn scan_of(line: &str) -> Scan {
     } else {
         Scan::Other
     }
+}
+
+/// The scan's progress stands in a line below its first: `1.17M resilvered, 45.32% done, 00:00:12 to go`.
+fn resilvered(scan: &str, text: &str) -> Option<u8> {
+    if !scan.starts_with("resilver in progress since ") {
+        return None;
+    }
+    let (before, _) = text.lines().find_map(|line| line.split_once("% done"))?;
+    let number = before.rsplit(' ').next()?.split('.').next()?;
+    number.parse().ok().filter(|percent| *percent <= 100)
 }
 
 /// `None` for the head of a group, such as `logs`.
@@ -118,6 +131,8 @@ mod tests {
     use super::*;
 
     const DEGRADED: &str = "  pool: san-pool\n state: DEGRADED\n  scan: resilver in progress since Sat\n\
+        \t210698240 scanned at 3570105/s, 1228800 issued at 1/s\n\
+        \t1228800 resilvered, 45.32% done, 00:00:12 to go\n\
         config:\n\n\tNAME         STATE     READ WRITE CKSUM\n\tsan-pool     DEGRADED     0     0     0\n\
         \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0  (resilvering)\n\
         \t    data-b1  FAULTED      3   154     1  too many errors\n\
@@ -126,7 +141,7 @@ mod tests {
     #[test]
     fn the_table_is_read() {
         let status = parse_status(DEGRADED).unwrap();
-        assert_eq!(status.scan, Scan::Running);
+        assert_eq!((status.scan, status.resilvered), (Scan::Running, Some(45)));
         assert_eq!(status.vdevs.len(), 5);
         let (name, state) = ("data-b1".to_string(), "FAULTED".to_string());
         let faulted = Vdev { name, was: None, state, errors: 158, wrong: 1, resilvering: false };
@@ -153,6 +168,16 @@ mod tests {
         ] {
             assert_eq!(scan_of(line), want, "{line:?}");
         }
+    }
+
+    #[test]
+    fn only_a_resilver_that_runs_has_progress() {
+        let of =
+            |from: &str, to: &str| parse_status(&DEGRADED.replace(from, to)).unwrap().resilvered;
+        assert_eq!(of("resilver in progress", "scrub in progress"), None);
+        assert_eq!(of("45.32% done", "no estimated completion time"), None);
+        assert_eq!(of("45.32% done", "many% done"), None);
+        assert_eq!(of("45.32% done", "100.00% done"), Some(100));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The lab's checks, a line for each; and the demo.
 
+use crate::command::await_until;
 use crate::machine::{self, Machine};
 use crate::state::Lab;
 use crate::{
@@ -135,7 +136,24 @@ fn commands(lab: &Lab) -> Result<()> {
     let ask = "attrd_updater --query --all --name hasan-legs-missing";
     let published = ssh::run(lab, active, ask)?;
     ensure!(published.matches("value=\"0\"").count() == 2, "{ask}: {published}");
+    alerts(lab, active)?;
     bad_input(lab, active)
+}
+
+/// The example's alert agent, set up as its head says, tells of a leg that is missing.
+fn alerts(lab: &Lab, node: &Machine) -> Result<()> {
+    let create = "pcs alert create path=/usr/share/doc/hasan/alert.sh id=hasan-alert";
+    ssh::within(lab, node, timers::PCS, create)?;
+    let select =
+        "sed -n 's/^# *//; /^cibadmin/,/<.alerts>/p' /usr/share/doc/hasan/alert.sh | sh -e";
+    ssh::run(lab, node, select)?;
+    ssh::run(lab, node, "attrd_updater --name hasan-legs-missing --update 2")?;
+    let said = format!("{}: 2 legs of the other node are missing", node.name);
+    await_until("an alert", timers::CLUSTER, || {
+        let journal = ssh::run(lab, node, "journalctl --sync; journalctl -o cat -t hasan-alert");
+        let journal = journal.map_err(|error| format!("{error:#}"))?;
+        if journal.lines().any(|line| line == said) { Ok(()) } else { Err(journal) }
+    })
 }
 
 /// Bad input gets one sentence, the right exit code, and changes nothing.
