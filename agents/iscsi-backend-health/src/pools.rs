@@ -127,8 +127,7 @@ impl Pool {
     ) -> Result<(), Fault> {
         let cib = pacemaker::cib(machine)?;
         let own = pacemaker::own_name(machine)?;
-        if cib.attribute(&own, &pacemaker::dirty_mark(name)).is_some() {
-            // ZFS would write on to legs that miss what only the lost ones have.
+        if !mark::lets_other_go(cib.attribute(&own, &pacemaker::dirty_mark(name))) {
             return Err(Fault::generic(format!(
                 "the legs of {own} miss writes that those of {other} have, which are lost: the I/O of {name} goes on \
                  waiting for {other}"

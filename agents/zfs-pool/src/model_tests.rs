@@ -3,7 +3,7 @@
 //! protection (multihost) is left out on purpose: the decision has to be safe without it.
 
 use super::*;
-use hasan::pacemaker::{Cluster, NodeState, Owner};
+use hasan::pacemaker::{Cluster, NodeState, Owner, mark};
 use hasan::zfs::{Label, LabelState, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,7 +121,6 @@ impl World {
             Life::CutOff | Life::Dead => NodeState::Unclean,
             Life::Fenced => NodeState::Fenced,
         };
-        let mark = |of: usize| self.marked[of].then(|| "1".to_string());
         Seen {
             labels,
             own_missing: Vec::new(),
@@ -134,8 +133,8 @@ impl World {
             cluster: Cluster { peer: state, has_quorum: true, fencing_enabled: true },
             peer_hostid: None,
             peer_fresh: None,
-            own_mark: mark(node),
-            peer_mark: mark(peer),
+            own_mark: self.mark(node),
+            peer_mark: self.mark(peer),
             record: self.record.as_ref().map(|(owner, hosts, txg)| Owner {
                 node: NAMES[*owner].to_string(),
                 pool_guid: (!hosts.is_empty()).then_some(9),
@@ -244,10 +243,16 @@ impl World {
         may
     }
 
-    /// Only a member can write a mark. Whose own leg misses writes lets nothing go.
+    fn mark(&self, node: usize) -> Option<String> {
+        self.marked[node].then(|| "1".to_string())
+    }
+
+    /// Only a member can write a mark.
     fn release(&mut self, node: usize) -> bool {
         let waits = self.pool[node] == Some(true) && !self.reaches(node);
-        let may = waits && self.life[node] == Life::Member && !self.marked[node];
+        let may = waits
+            && self.life[node] == Life::Member
+            && mark::lets_other_go(self.mark(node).as_deref());
         if may {
             self.marked[1 - node] = true;
             self.pool[node] = Some(false);

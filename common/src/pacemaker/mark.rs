@@ -17,6 +17,12 @@ pub fn asks_for_scrub(mark: &str) -> bool {
     mark.ends_with(SCRUB)
 }
 
+/// Whether a node with this mark, or none, may let the other one's legs go and write on without them. ZFS would write on to
+/// legs that lack what only the lost ones have.
+pub fn lets_other_go(own: Option<&str>) -> bool {
+    own.is_none()
+}
+
 /// Since when.
 pub fn since(mark: &str) -> &str {
     mark.split(' ').next().unwrap_or_default()
