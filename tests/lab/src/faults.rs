@@ -102,6 +102,42 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// The third voter goes, and the active node goes on. Then the standby goes too: nobody may decide anything, nothing is
+/// acknowledged, and when the third voter is back the cluster serves again.
+pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    let is_quorate = |want: bool| {
+        let ask = format!("crm_node --quorum | grep -x {}", u8::from(want));
+        await_until(&format!("quorum: {want}"), timers::CLUSTER, || {
+            ssh::run(lab, active, &ask).map(|_| ()).map_err(|error| format!("{error:#}"))
+        })
+    };
+    stage("the third voter goes, the active node goes on", || {
+        machine::kill(lab, quorum)?;
+        let lost = format!("crm_node --partition | grep -v {}", quorum.name);
+        await_until("it is known", timers::CLUSTER, || {
+            ssh::run(lab, active, &lost).map(|_| ()).map_err(|error| format!("{error:#}"))
+        })?;
+        is_quorate(true)?;
+        writer.await_more(BLOCKS)
+    })?;
+    let acknowledged = stage("the standby goes too", || {
+        machine::kill(lab, standby)?;
+        is_quorate(false)?;
+        Ok(writer.acks().count)
+    })?;
+    stage("the third voter is back, the cluster serves", || {
+        machine::boot(lab, quorum)?;
+        ssh::await_one(lab, quorum)?;
+        let more = writer.acks().count - acknowledged;
+        ensure!(more == 0, "{more} blocks were acknowledged with one leg, and no mark");
+        cluster::await_placed(lab, quorum, None)?;
+        writer.await_more(BLOCKS)
+    })?;
+    judge(lab, &writer.stop()?)
+}
+
 fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
     ssh::run(lab, node, "systemctl kill --signal=KILL hasan-backend-watch").map(|_| ())
 }
