@@ -4,8 +4,8 @@ use crate::command::await_until;
 use crate::machine::{self, Machine};
 use crate::state::Lab;
 use crate::{
-    access_checks, cluster, faults, load, lun_checks, many_luns, pool_checks, scenarios, ssh,
-    timers, vlans,
+    access_checks, cluster, faults, fences, load, lun_checks, many_luns, pool_checks, scenarios,
+    ssh, timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
 use std::time::Instant;
@@ -35,17 +35,18 @@ const CHECKS: [Check; 15] = [
 const FAULTS: [Check; 5] = [
     ("crash of the active node", scenarios::crash),
     ("the storage link is cut", scenarios::link_cut),
-    ("a plug takes commands and does not obey", scenarios::stuck_plug),
+    ("a plug takes commands and does not obey", fences::stuck_plug),
     ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with one half", faults::released),
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 11] = [
+const MORE: [Check; 12] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
-    ("a frozen node wakes up", scenarios::frozen),
+    ("a frozen node wakes up", fences::frozen),
+    ("a second plug where the first does not obey", fences::second_plug),
     ("a leg is damaged in silence", scenarios::silent_damage),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", faults::replaced_disk),

@@ -15,6 +15,7 @@ mod cluster;
 mod command;
 mod disks;
 mod faults;
+mod fences;
 mod guest;
 mod host;
 mod image;

@@ -7,9 +7,8 @@ use crate::machine::{self, MACHINES, Machine};
 use crate::pool_checks::{Hand, POOL};
 use crate::snapshot::{self, Kind};
 use crate::state::Lab;
-use crate::{cluster, image, net, plug, qmp, ssh, timeline, timers};
+use crate::{cluster, image, net, plug, ssh, timeline, timers};
 use anyhow::{Result, bail, ensure};
-use serde_json::json;
 use std::fs;
 use std::time::SystemTime;
 
@@ -232,89 +231,6 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
-/// The active node is frozen, and its plug lies: it is taken for dead and wakes up later. Nothing that it writes then
-/// reaches a leg of the other node, and it serves nobody.
-pub(crate) fn frozen(lab: &Lab) -> Result<()> {
-    let (sleeper, survivor, mut writer) = written_to(lab)?;
-    plug::damage(lab, sleeper, plug::Fault::Lies)?;
-    qmp::command(&sleeper.control(lab), "stop", json!({}))?;
-    stage(&format!("{} freezes, {} takes over", sleeper.name, survivor.name), || {
-        cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
-    })?;
-    writer.await_more(BLOCKS)?;
-    qmp::command(&sleeper.control(lab), "cont", json!({}))?;
-    stage(&format!("{} wakes up with the pool", sleeper.name), || {
-        ssh::await_one(lab, sleeper)?;
-        // It wants to write; the legs of the other node never take it.
-        ssh::run(lab, sleeper, "(zfs set hasan:woken=1 san-pool > /dev/null 2>&1 &)")?;
-        let target =
-            format!("/sys/kernel/config/target/iscsi/iqn.2025-01.lab.home:{}", survivor.name);
-        let refused =
-            format!("grep -h . {target}/fabric_statistics/iscsi_login_stats/authorize_fails");
-        await_until("its logins are refused", timers::CLUSTER, || {
-            let count = ssh::run(lab, survivor, &refused).map_err(|error| format!("{error:#}"))?;
-            if count.trim() == "0" { Err("no login was refused".to_string()) } else { Ok(()) }
-        })?;
-        // It does not know yet what it missed, and asks the cluster to mark the other one. Nobody must take that.
-        await_until("it has asked to let its legs go", timers::CLUSTER, || {
-            let asked = "journalctl -o cat -u hasan-backend-watch | grep -E 'record .*(has it:|does not have the pool)'";
-            ssh::run(lab, sleeper, asked).map(|_| ()).map_err(|error| format!("{error:#}"))
-        })?;
-        let mark = ssh::run(lab, Machine::named("quorum-c")?, &query_mark(survivor))?;
-        ensure!(mark.trim() == "none", "{} is marked, since {mark}", survivor.name);
-        let acls = ssh::run(lab, survivor, &format!("ls {target}/tpgt_1/acls"))?;
-        ensure!(acls.trim().is_empty(), "{} lets in {acls:?}", survivor.name);
-        Ok(())
-    })?;
-    let owner = ssh::run(
-        lab,
-        survivor,
-        "for leg in $(dmsetup ls --target linear | cut -f1 | grep -v export); do \
-                                           zdb -l /dev/mapper/$leg | grep -m1 hostname; done | sort -u",
-    )?;
-    ensure!(owner.trim() == format!("hostname: '{}'", survivor.name), "the legs say {owner:?}");
-    stage(&format!("{} is really switched off and on", sleeper.name), || {
-        plug::mend(lab, sleeper, plug::Fault::Lies)?;
-        machine::kill(lab, sleeper)?;
-        machine::boot(lab, sleeper)?;
-        ssh::await_one(lab, sleeper)?;
-        cluster::await_placed(lab, survivor, Some(survivor.name))?;
-        await_healed(lab, survivor, sleeper)
-    })?;
-    writer.await_more(BLOCKS)?;
-    let acks = writer.stop()?;
-    timeline::print(lab, acks.times[0], &[survivor], &acks)?;
-    judge(lab, &acks)
-}
-
-/// The active node is frozen, and its plug takes commands without obeying: nobody is fenced, so nobody takes the pool. When
-/// the plug is mended, the cluster goes on by itself.
-pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
-    let (sleeper, survivor, mut writer) = written_to(lab)?;
-    plug::damage(lab, sleeper, plug::Fault::Stuck)?;
-    qmp::command(&sleeper.control(lab), "stop", json!({}))?;
-    stage(&format!("{} freezes, and cannot be fenced", sleeper.name), || {
-        await_until("two fencings have failed", timers::CLUSTER, || {
-            let history = ssh::run(lab, survivor, "crm_mon --one-shot --output-as=xml");
-            let history = history.map_err(|error| format!("{error:#}"))?;
-            let is_failed =
-                |line: &&str| line.contains("<fence_event") && line.contains("status=\"failed\"");
-            let events: Vec<&str> = history.lines().filter(is_failed).collect();
-            if events.len() >= 2 { Ok(()) } else { Err(events.join("\n")) }
-        })?;
-        let said = "journalctl -o cat -u pacemaker | grep -c 'it took the command and is still on'";
-        let count = ssh::run(lab, survivor, said)?;
-        println!("the plug took {} commands", count.trim());
-        check_no_pool(lab, survivor)
-    })?;
-    stage(&format!("the plug is mended, {} takes over", survivor.name), || {
-        plug::mend(lab, sleeper, plug::Fault::Stuck)?;
-        cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
-    })?;
-    writer.await_more(BLOCKS)?;
-    judge(lab, &writer.stop()?)
-}
-
 /// Gives a machine power again whose plug had stayed off.
 pub(crate) fn power_up(lab: &Lab, node: &Machine) -> Result<()> {
     plug::mend(lab, node, plug::Fault::StaysOff)?;
@@ -380,7 +296,7 @@ fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
 }
 
 /// A command that says since when a node is marked, or "none".
-fn query_mark(node: &Machine) -> String {
+pub(crate) fn query_mark(node: &Machine) -> String {
     format!(
         "crm_attribute --node {} --name hasan-dirty-san-pool --lifetime forever --query --quiet 2>/dev/null || echo none",
         node.name

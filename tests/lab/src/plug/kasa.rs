@@ -1,8 +1,7 @@
 //! A plug of TP-Link's Kasa, protocol of TCP port 9999: JSON, each byte XORed with the one before it
 //! (<https://github.com/softScheck/tplink-smartplug>).
 
-use super::{is_on, switch};
-use crate::machine::Machine;
+use super::{Plug, is_on, switch};
 use crate::state::Lab;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use std::net::TcpStream;
 /// The key of the first byte.
 const KEY: u8 = 171;
 
-pub(super) fn converse(lab: &Lab, machine: &Machine, mut stream: TcpStream) -> Result<()> {
+pub(super) fn converse(lab: &Lab, plug: &Plug, mut stream: TcpStream) -> Result<()> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
     let length = u32::from_be_bytes(head) as usize;
@@ -26,7 +25,7 @@ pub(super) fn converse(lab: &Lab, machine: &Machine, mut stream: TcpStream) -> R
         key = sent;
     }
     let request: Value = serde_json::from_slice(&request)?;
-    let mut body = answer(lab, machine, &request)?.to_string().into_bytes();
+    let mut body = answer(lab, plug, &request)?.to_string().into_bytes();
     let mut key = KEY;
     for byte in &mut body {
         *byte ^= key;
@@ -38,18 +37,18 @@ pub(super) fn converse(lab: &Lab, machine: &Machine, mut stream: TcpStream) -> R
 }
 
 /// A request names modules and their commands; each is answered in its place.
-fn answer(lab: &Lab, machine: &Machine, request: &Value) -> Result<Value> {
+fn answer(lab: &Lab, plug: &Plug, request: &Value) -> Result<Value> {
     let mut answer = request.clone();
     for (module, commands) in answer.as_object_mut().into_iter().flatten() {
         let Some(commands) = commands.as_object_mut() else { continue };
         for (command, value) in commands {
             *value = match (module.as_str(), command.as_str()) {
                 ("system", "get_sysinfo") => {
-                    json!({"err_code": 0, "alias": machine.name, "feature": "TIM",
-                    "relay_state": u8::from(is_on(lab, machine)?)})
+                    json!({"err_code": 0, "alias": plug.machine, "feature": "TIM",
+                    "relay_state": u8::from(is_on(lab, plug)?)})
                 }
                 ("system", "set_relay_state") => {
-                    switch(lab, machine, value["state"] == 1)?;
+                    switch(lab, plug, value["state"] == 1)?;
                     json!({"err_code": 0})
                 }
                 (_, "get_rules") => json!({"err_code": 0, "rule_list": []}),

@@ -1,5 +1,5 @@
 //! The plugs: a daemon on the management network whose relays are the machines' power. Each storage node has one, of a
-//! family of its own, with an address of its own.
+//! family of its own, and a second one behind it, which always obeys. Each has an address of its own.
 
 mod kasa;
 mod tasmota;
@@ -16,14 +16,34 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A plug: the machine that it feeds, its address, its port, and how it speaks.
-type Plug = (&'static str, &'static str, u16, fn(&Lab, &Machine, TcpStream) -> Result<()>);
+/// A plug.
+struct Plug {
+    /// The machine that it feeds.
+    machine: &'static str,
+    address: &'static str,
+    port: u16,
+    converse: fn(&Lab, &Plug, TcpStream) -> Result<()>,
+    /// Whether it stands behind another one, and has none of that one's faults.
+    is_second: bool,
+}
 
-/// All of them; cluster.vars names the same.
-const PLUGS: [Plug; 2] = [
-    ("storage-a", "10.20.20.251", 80, tasmota::converse),
-    ("storage-b", "10.20.20.252", 9999, kasa::converse),
+/// All of them; cluster.vars names the first of each machine.
+const PLUGS: [Plug; 4] = [
+    plug("storage-a", "10.20.20.251", 80, tasmota::converse, false),
+    plug("storage-b", "10.20.20.252", 9999, kasa::converse, false),
+    plug("storage-a", "10.20.20.249", 9999, kasa::converse, true),
+    plug("storage-b", "10.20.20.250", 9999, kasa::converse, true),
 ];
+
+const fn plug(
+    machine: &'static str,
+    address: &'static str,
+    port: u16,
+    converse: fn(&Lab, &Plug, TcpStream) -> Result<()>,
+    is_second: bool,
+) -> Plug {
+    Plug { machine, address, port, converse, is_second }
+}
 /// The password of those that have one.
 pub(crate) const PASSWORD: &str = "lab";
 /// A client that says nothing is let go.
@@ -31,7 +51,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The addresses of all plugs.
 pub(crate) fn addresses() -> impl Iterator<Item = &'static str> {
-    PLUGS.iter().map(|plug| plug.1)
+    PLUGS.iter().map(|plug| plug.address)
+}
+
+/// The address of a machine's second plug.
+pub(crate) fn second(machine: &Machine) -> Result<&'static str> {
+    let found = PLUGS.iter().find(|plug| plug.is_second && plug.machine == machine.name);
+    found.map(|plug| plug.address).with_context(|| format!("{} has no second plug", machine.name))
 }
 
 /// What the plugs did: a line for each change, with the time since 1970 in seconds.
@@ -90,7 +116,7 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
     // `setsid` and `ip` become the daemon without a new process.
     fs::write(pid_file(lab), child.id().to_string())?;
     await_until("the plugs answer", Duration::from_secs(20), || {
-        PLUGS.iter().try_for_each(|(_, address, port, _)| {
+        PLUGS.iter().try_for_each(|Plug { address, port, .. }| {
             let script = format!("exec 3<>/dev/tcp/{address}/{port}");
             let words = ["netns", "exec", NAMESPACE, "bash", "-c", &script];
             run(Duration::from_secs(5), "ip", &words).map(|_| ()).map_err(|error| error.to_string())
@@ -106,19 +132,19 @@ pub(crate) fn stop(lab: &Lab) {
 /// The daemon.
 pub(crate) fn serve(lab: &Lab) -> Result<()> {
     let mut listeners = Vec::new();
-    for (name, address, port, converse) in PLUGS {
-        let listener = TcpListener::bind((address, port))
-            .with_context(|| format!("cannot listen for the plug of {name}"))?;
-        listeners.push((Machine::named(name)?, listener, converse));
+    for plug in &PLUGS {
+        let listener = TcpListener::bind((plug.address, plug.port))
+            .with_context(|| format!("cannot listen for the plug of {}", plug.machine))?;
+        listeners.push((plug, listener));
     }
     std::thread::scope(|scope| {
-        for (machine, listener, converse) in &listeners {
+        for (plug, listener) in &listeners {
             scope.spawn(move || {
                 // One after the other, as small devices do.
                 for stream in listener.incoming().flatten() {
                     let is_set = stream.set_read_timeout(Some(PATIENCE)).map_err(Into::into);
-                    if let Err(error) = is_set.and_then(|()| converse(lab, machine, stream)) {
-                        eprintln!("{}: {error:#}", machine.name);
+                    if let Err(error) = is_set.and_then(|()| (plug.converse)(lab, plug, stream)) {
+                        eprintln!("{}: {error:#}", plug.machine);
                     }
                 }
             });
@@ -128,18 +154,20 @@ pub(crate) fn serve(lab: &Lab) -> Result<()> {
 }
 
 /// Whether the relay says that it is on.
-fn is_on(lab: &Lab, machine: &Machine) -> Result<bool> {
+fn is_on(lab: &Lab, plug: &Plug) -> Result<bool> {
+    let machine = Machine::named(plug.machine)?;
     let lie = fault_file(lab, machine, Fault::Lies);
-    if lie.exists() {
+    if !plug.is_second && lie.exists() {
         return Ok(fs::read_to_string(&lie)? == "on");
     }
     Ok(machine.has_power(lab))
 }
 
 /// Switches the relay, and with it the machine.
-fn switch(lab: &Lab, machine: &Machine, on: bool) -> Result<()> {
+fn switch(lab: &Lab, plug: &Plug, on: bool) -> Result<()> {
+    let machine = Machine::named(plug.machine)?;
     let verb = if on { "on" } else { "off" };
-    let has = |fault| fault_file(lab, machine, fault).exists();
+    let has = |fault| !plug.is_second && fault_file(lab, machine, fault).exists();
     if has(Fault::Stuck) {
         return Ok(());
     }

@@ -1,8 +1,7 @@
 //! A plug with Tasmota and one relay (<https://tasmota.github.io/docs/Commands/>): commands in the query of a GET, JSON in the
 //! answer, errors with status 200. It wants a password.
 
-use super::{is_on, switch};
-use crate::machine::Machine;
+use super::{Plug, is_on, switch};
 use crate::state::Lab;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use std::net::TcpStream;
 /// `admin` and [`super::PASSWORD`], as RFC 7617 sends them.
 const PROOF: &str = "Basic YWRtaW46bGFi";
 
-pub(super) fn converse(lab: &Lab, machine: &Machine, mut stream: TcpStream) -> Result<()> {
+pub(super) fn converse(lab: &Lab, plug: &Plug, mut stream: TcpStream) -> Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().context("no request")??;
     let mut is_let_in = false;
@@ -29,7 +28,7 @@ pub(super) fn converse(lab: &Lab, machine: &Machine, mut stream: TcpStream) -> R
     let (status, body) = match path.strip_prefix("/cm?cmnd=") {
         _ if !is_let_in => ("401 Unauthorized", json!({"WARNING": "Need user and password"})),
         None => ("404 Not Found", json!({})),
-        Some(command) => match answer(lab, machine, &command.replace("%20", " ")) {
+        Some(command) => match answer(lab, plug, &command.replace("%20", " ")) {
             Ok(body) => ("200 OK", body),
             Err(error) => ("500 Internal Server Error", json!({"error": format!("{error:#}")})),
         },
@@ -40,11 +39,11 @@ pub(super) fn converse(lab: &Lab, machine: &Machine, mut stream: TcpStream) -> R
     Ok(())
 }
 
-fn answer(lab: &Lab, machine: &Machine, command: &str) -> Result<Value> {
-    let state = || -> Result<&str> { Ok(if is_on(lab, machine)? { "ON" } else { "OFF" }) };
+fn answer(lab: &Lab, plug: &Plug, command: &str) -> Result<Value> {
+    let state = || -> Result<&str> { Ok(if is_on(lab, plug)? { "ON" } else { "OFF" }) };
     Ok(match command {
         "Power1 ON" | "Power1 OFF" => {
-            switch(lab, machine, command == "Power1 ON")?;
+            switch(lab, plug, command == "Power1 ON")?;
             json!({"POWER": state()?})
         }
         "Power1" => json!({"POWER": state()?}),
