@@ -257,6 +257,7 @@ fn hold_off(
     clock: &dyn Clock,
     until: Instant,
 ) -> Result<(), String> {
+    let mut reason = None;
     loop {
         let mut objection = None;
         for plug in plugs.iter_mut() {
@@ -275,10 +276,11 @@ fn hold_off(
                 }
             }
         }
-        match objection {
-            None => return Ok(()),
-            Some(objection) if clock.now() + rules.poll >= until => return Err(objection),
-            Some(objection) => tracing::debug!("{objection}"),
+        let Some(objection) = objection else { return Ok(()) };
+        tracing::debug!("{objection}");
+        learn(&mut reason, objection, clock.now() >= until);
+        if clock.now() + rules.poll >= until {
+            return Err(reason.unwrap_or_default());
         }
         clock.sleep(rules.poll);
     }

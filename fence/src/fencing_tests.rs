@@ -178,6 +178,43 @@ fn a_load_that_fades_and_a_lost_answer_are_waited_for() {
     assert_eq!(bench.off(), Ok(()));
 }
 
+/// An outlet with a load, until the end of the time cuts a read off.
+struct CutOff {
+    reads: u32,
+    passed: Rc<Cell<Duration>>,
+}
+
+impl Plug for CutOff {
+    fn label(&self) -> String {
+        "a".to_string()
+    }
+
+    fn read(&mut self, _until: Instant) -> Answer {
+        self.reads += 1;
+        match self.reads {
+            1 => is(Power::Off),
+            2 => Ok(Reading { watts: Some(85.0), ..Power::Off.into() }),
+            _ => {
+                self.passed.set(Duration::from_secs(60));
+                passing()
+            }
+        }
+    }
+
+    fn switch(&mut self, _to: Power, _until: Instant) -> Result<(), Trouble> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_read_that_is_cut_off_does_not_hide_the_load() {
+    let mut bench = Bench::new();
+    let passed = Rc::clone(&bench.clock.passed);
+    bench.plugs.push(Box::new(CutOff { reads: 0, passed }));
+    let reason = bench.off().unwrap_err();
+    assert!(reason.contains("85 W"), "{reason}");
+}
+
 #[test]
 fn an_off_that_nobody_took_is_none_even_if_the_outlet_reads_off() {
     let lost = Err(Trouble::Passing("it is deaf".to_string()));
