@@ -3,24 +3,28 @@
 TARGET := x86_64-unknown-linux-musl
 LAB := target/release/lab
 
-.PHONY: demo test test-all faults bench check lab-test build lab tools clean
+.PHONY: demo test test-all faults bench check others lab-test build lab tools clean
 
 demo: build lab
 	$(LAB) demo
 
-test: check lab-test
+test: check others lab-test
 
 # What needs no machine: formatting, lints, unit tests.
 check: tools
 	cargo fmt --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features hasan-fence/others -- -D warnings
 	cargo test --workspace
+
+# fence_smartplug against what other people wrote: simulators, servers, a schema.
+others: tools
+	folder=$$(fence/tests/others/install.sh) && HASAN_OTHERS=$$folder cargo test -p hasan-fence --features others --test others
 
 # Real machines: Debian 12; and all there is on Debian 12 and 13, which takes hours.
 lab-test: build lab
 	$(LAB) test
 
-test-all: check build lab
+test-all: check others build lab
 	$(LAB) test --all
 	$(LAB) --release trixie test --all
 

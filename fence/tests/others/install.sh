@@ -1,0 +1,59 @@
+#!/bin/sh
+# Installs what other people wrote and fence_smartplug is tested with, on Debian 12 as root, and prints
+# the folder that has it. What is there already is not fetched again.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+
+# Home Assistant of the versions that are listed runs on Python 3.11 alone.
+missing=
+python3.11 -I -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3.11-venv"
+command -v node >/dev/null || missing="$missing nodejs"
+command -v npm >/dev/null || missing="$missing npm"
+command -v xmllint >/dev/null || missing="$missing libxml2-utils"
+if [ -n "$missing" ]; then
+    apt-get update -q >&2
+    # shellcheck disable=SC2086 # several packages
+    apt-get install -q -y --no-install-recommends $missing >&2
+fi
+
+# Another list, or another Python, is another folder; the old one may be in use.
+key=$({
+    cat "$here/install.sh" "$here/requirements.txt" "$here/package.json" "$here/package-lock.json"
+    python3.11 -I -c 'import sys; print(sys.version, sys.prefix)'
+} | sha256sum | cut -c 1-16)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/hasan-others
+folder=$cache/$key
+mkdir -p "$cache"
+
+# One at a time. The lock ends with this program, however it ends.
+exec 9>"$cache/lock"
+flock 9
+if [ -d "$folder" ]; then
+    echo "$folder"
+    exit
+fi
+
+# It gets its name when it is whole, so nobody ever finds half of it.
+new=$cache/new
+rm -rf "$new"
+mkdir "$new"
+
+# The lists are whole, and what they name fits together: nothing is left to be resolved.
+python3.11 -I -m venv "$new/python" >&2
+"$new/python/bin/python" -I -m pip install -q --disable-pip-version-check --no-deps \
+    -r "$here/requirements.txt" >&2
+
+cp "$here/package.json" "$here/package-lock.json" "$new"
+(cd "$new" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+
+# The schema of metadata lies in the package of all fence agents. To install that would bring the
+# programs of a hundred devices; it is only unpacked.
+mkdir "$new/fence-agents"
+cd "$new/fence-agents"
+apt-get download -q fence-agents >&2 || { apt-get update -q >&2 && apt-get download -q fence-agents >&2; }
+dpkg-deb -x fence-agents_*.deb .
+test -f usr/share/cluster/relaxng/metadata.rng
+
+mv -T "$new" "$folder"
+echo "$folder"

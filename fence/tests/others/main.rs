@@ -1,0 +1,10 @@
+//! The program against what other people wrote: their simulators of plugs, their servers, their
+//! schema. `make others` installs them. What is missing is a failure.
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+mod home_assistant;
+mod httpbin;
+mod kasa;
+mod metadata;
+mod report;
+mod server;
