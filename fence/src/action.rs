@@ -167,7 +167,7 @@ fn with_family(settings: &Settings, reason: String) -> String {
     // The time of the fence is over; the look has its own.
     let until = Instant::now() + settings.limits.request.min(Duration::from_secs(5));
     match recognize(settings, until) {
-        Some(found) if found != settings.family.name() => {
+        Some(found) if found.split(" or ").all(|each| each != settings.family.name()) => {
             let (host, name) = (settings.place.shown(), settings.family.name());
             format!("{reason}; the device at {host} looks like type={found}, not type={name}")
         }

@@ -7,7 +7,7 @@ use crate::tls::Tls;
 use hasan::chap::Secret;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE, WWW_AUTHENTICATE};
 use std::error::Error;
 use std::io::Read;
 use std::time::Instant;
@@ -47,7 +47,9 @@ pub(crate) struct Request<'a> {
     /// Path and query, encoded; or a whole URL.
     pub(crate) path: &'a str,
     /// What is to be sent, with its media type.
-    pub(crate) body: Option<(&'a str, &'static str)>,
+    pub(crate) body: Option<(&'a [u8], &'static str)>,
+    /// The session that it belongs to.
+    pub(crate) cookie: Option<&'a str>,
     /// How messages name it.
     pub(crate) name: &'a str,
 }
@@ -55,26 +57,43 @@ pub(crate) struct Request<'a> {
 impl<'a> Request<'a> {
     /// A GET, which messages name by its path.
     pub(crate) fn get(path: &'a str) -> Request<'a> {
-        Request { method: Method::Get, path, body: None, name: path }
+        Request { method: Method::Get, path, body: None, cookie: None, name: path }
     }
 
     /// A POST with JSON, which messages name by its path.
     pub(crate) fn post(path: &'a str, body: &'a str) -> Request<'a> {
-        Request { method: Method::Post, path, body: Some((body, "application/json")), name: path }
+        Request::with_body(path, body.as_bytes(), "application/json")
     }
 
     /// A POST with the fields of a form, encoded.
     pub(crate) fn form(path: &'a str, fields: &'a str) -> Request<'a> {
-        let body = Some((fields, "application/x-www-form-urlencoded"));
-        Request { method: Method::Post, path, body, name: path }
+        Request::with_body(path, fields.as_bytes(), "application/x-www-form-urlencoded")
+    }
+
+    /// A POST with bytes.
+    pub(crate) fn bytes(path: &'a str, body: &'a [u8]) -> Request<'a> {
+        Request::with_body(path, body, "application/octet-stream")
+    }
+
+    fn with_body(path: &'a str, body: &'a [u8], media_type: &'static str) -> Request<'a> {
+        let body = Some((body, media_type));
+        Request { method: Method::Post, path, body, cookie: None, name: path }
     }
 }
 
+/// A good answer.
+pub(crate) struct Reply {
+    /// What `Set-Cookie` says, each time.
+    pub(crate) cookies: Vec<String>,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+}
+
 /// An answer whose status is not looked at yet.
-pub(crate) struct Answer {
+struct Answer {
     status: StatusCode,
     challenge: Option<String>,
-    body: String,
+    reply: Reply,
 }
 
 /// A device that speaks HTTP.
@@ -102,9 +121,20 @@ impl Http {
     /// # Errors
     /// What is wrong with the connection or the answer.
     pub(crate) fn ask(&mut self, request: Request, until: Instant) -> Result<String, Trouble> {
+        let body = self.exchange(request, until)?.body;
+        let name = request.name;
+        String::from_utf8(body)
+            .map_err(|_| Trouble::Passing(format!("the answer to {name} is not text")))
+    }
+
+    /// A good answer, of whatever kind.
+    ///
+    /// # Errors
+    /// What is wrong with the connection or the status.
+    pub(crate) fn exchange(&mut self, request: Request, until: Instant) -> Result<Reply, Trouble> {
         let answer = self.send(request, until)?;
         judge(answer.status, request.name)?;
-        Ok(answer.body)
+        Ok(answer.reply)
     }
 
     /// Sends a request, and a second time where the device asks for Digest.
@@ -143,10 +173,13 @@ impl Http {
         let mut builder = match request.method {
             Method::Get => client.get(url),
             // An empty body says that its length is 0, which small servers want to hear.
-            Method::Post => client.post(url).body(request.body.unwrap_or_default().0.to_string()),
+            Method::Post => client.post(url).body(request.body.unwrap_or_default().0.to_vec()),
         };
         if let Some((_, media_type)) = request.body {
             builder = builder.header(CONTENT_TYPE, media_type);
+        }
+        if let Some(cookie) = request.cookie {
+            builder = builder.header(COOKIE, cookie);
         }
         let time = end.saturating_duration_since(Instant::now());
         let sent = authorize(builder).timeout(time).send();
@@ -211,6 +244,8 @@ fn read(mut response: Response, end: Instant, name: &str) -> Result<Answer, Trou
     let challenges: Vec<&str> = header.iter().filter_map(|value| value.to_str().ok()).collect();
     let digest = challenges.iter().find(|challenge| is_digest(challenge));
     let challenge = digest.or(challenges.first()).map(|challenge| challenge.to_string());
+    let cookies = response.headers().get_all(SET_COOKIE).iter();
+    let cookies = cookies.filter_map(|value| value.to_str().ok()).map(str::to_string).collect();
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         let count = response.read(&mut piece).map_err(|_| cut_off(name, end))?;
@@ -226,9 +261,7 @@ fn read(mut response: Response, end: Instant, name: &str) -> Result<Answer, Trou
             return Err(cut_off(name, end));
         }
     }
-    let body = String::from_utf8(bytes)
-        .map_err(|_| Trouble::Passing(format!("the answer to {name} is not text")))?;
-    Ok(Answer { status, challenge, body })
+    Ok(Answer { status, challenge, reply: Reply { cookies, body: bytes } })
 }
 
 fn cut_off(name: &str, end: Instant) -> Trouble {

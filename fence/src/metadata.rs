@@ -12,7 +12,8 @@ pub(crate) const SHORT: &str = "Fence agent for smart plugs";
 pub(crate) const LONG: &str = "Cuts the power of a node by a smart plug in the local network. An \
     outlet is off only after it was read to be off, has stayed off for a while, measures no load and \
     has nothing pending that switches it on again; everything else is a failure. It asks no cloud \
-    and writes no setting.";
+    and writes no setting. Plugs of type klap and tapo may ask TP-Link's cloud themselves: they have \
+    refused an off without the Internet, and after firmware updates. Rehearse it without both.";
 const URL: &str = "https://clusterlabs.org";
 
 /// Which text an option bears.

@@ -59,8 +59,10 @@ pub(crate) const TABLE: &[Opt] = &[
     Opt {
         required: true,
         long: "It is never guessed. tasmota also serves OpenBeken; shelly1 is the first generation, \
-               shelly2 every later one; kasa is the protocol of TCP port 9999; http takes the three \
-               URLs and two expressions below.",
+               shelly2 every later one; kasa is the protocol of TCP port 9999, klap the same by KLAP, to \
+               which newer firmware moves it, and tapo that of Tapo plugs by KLAP; such plugs may \
+               refuse commands without TP-Link's cloud. http takes the three URLs and two \
+               expressions below.",
         ..opt("type", Kind::Choice(crate::family::NAMES), "Family of the plug")
     },
     Opt {
@@ -76,11 +78,11 @@ pub(crate) const TABLE: &[Opt] = &[
     },
     Opt {
         letter: Some('n'),
-        long: "The outlet: tasmota and netio count from 1, shelly from 0; kasa takes the outlet's name or its \
-               position from 1; esphome the name of the switch; fritz the AIN; homeassistant the entity, such as \
+        long: "The outlet: tasmota and netio count from 1, shelly from 0; kasa, klap and tapo take the outlet's name or \
+               its position from 1, tapo its id too; esphome the name of the switch; fritz the AIN; homeassistant the entity, such as \
                switch.node_a. Several, separated by plug_separator, are the supplies of one node: \
-               all are off at one time before any is on again. A device with one outlet only (kasa \
-               without children, mystrom, http) needs none.",
+               all are off at one time before any is on again. A device with one outlet only (kasa, klap \
+               and tapo without children, mystrom, http) needs none.",
         ..opt("plug", Kind::Text, "Outlet of the node")
     },
     Opt {
@@ -90,7 +92,8 @@ pub(crate) const TABLE: &[Opt] = &[
     Opt {
         old: Some("login"),
         letter: Some('l'),
-        long: "Default: admin, where the family knows one.",
+        long: "Default: admin, where the family knows one. klap and tapo: the e-mail address of the \
+               account that the plug is bound to, written as in its app.",
         ..opt("username", Kind::Text, "User name")
     },
     Opt {

@@ -57,7 +57,7 @@ impl Settings {
             _ => None,
         };
         let has_tls = has_tls(options)? || template.as_ref().is_some_and(Template::has_tls);
-        if has_tls && !family.is_http() {
+        if has_tls && !family.knows_tls() {
             return Err(format!("the option ssl: type={} knows no TLS", family.name()));
         }
         let text = |name: &str| options.text(name).map(str::to_string);
@@ -157,17 +157,28 @@ fn outlets(options: &Options, family: Family) -> Result<Vec<String>, String> {
             return Err(format!("the option plug: {text:?} has the outlet {outlet:?} twice"));
         }
     }
-    let is_position = |outlet: &String| outlet.bytes().all(|c| c.is_ascii_digit());
-    let positions = outlets.iter().filter(|outlet| is_position(outlet)).count();
-    if family == Family::Kasa && positions > 0 && positions < outlets.len() {
+    let mut ways = outlets.iter().map(|outlet| way_of_naming(outlet));
+    let first = ways.next().unwrap_or_default();
+    if let Some(other) = ways.find(|way| family.has_sockets() && *way != first) {
         // They might be the same outlet.
-        return Err(format!("the option plug: {text:?} has a name and a position"));
+        return Err(format!("the option plug: {text:?} has {first} and {other}"));
     }
     if family.has_one_outlet() && outlets.len() > 1 {
         let name = family.name();
         return Err(format!("the option plug: {text:?}: type={name} has one outlet"));
     }
     Ok(outlets)
+}
+
+/// How a socket of a strip is named. The ids of TP-Link have at least 40 hexadecimal digits.
+fn way_of_naming(outlet: &str) -> &'static str {
+    let is_id = outlet.len() >= 40 && outlet.bytes().all(|c| c.is_ascii_hexdigit());
+    let is_position = outlet.bytes().all(|c| c.is_ascii_digit());
+    match (is_id, is_position) {
+        (true, _) => "an id",
+        (false, true) => "a position",
+        (false, false) => "a name",
+    }
 }
 
 /// What two spellings of one outlet have in common: two supplies on one outlet would be a false off.
@@ -345,6 +356,12 @@ mod tests {
                 "type=kasa\nip=x\nplug=node a,1",
                 "the option plug: \"node a,1\" has a name and a position",
             ),
+            ("type=tapo\nip=x\nplug=1,node a", "\"1,node a\" has a position and a name"),
+            (
+                "type=tapo\nip=x\nplug=node a,8022F9F21DB6889D90BF8E7AAB04CD47242AAAF900",
+                "has a name and an id",
+            ),
+            ("type=tapo\nip=x\nssl=1", "the option ssl: type=tapo knows no TLS"),
             ("type=tasmota\nip=x\npower_timeout=0", "the option power_timeout: 0 is no time limit"),
             ("type=kasa\nip=x\nssl=1", "the option ssl: type=kasa knows no TLS"),
             ("type=shelly2\nip=x\nssl_secure=1\nssl_insecure=1", "contradict each other"),
@@ -393,6 +410,8 @@ mod tests {
             ("type=shelly2\nip=X\nssl=1", "x", 443),
             ("type=shelly2\nip=x\nssl=0", "x", 80),
             ("type=kasa\nip=x", "x", 9999),
+            ("type=klap\nip=x", "x", 80),
+            ("type=tapo\nip=x", "x", 80),
             ("type=homeassistant\nip=x\nssl=1", "x", 8123),
             (TEMPLATE, "192.0.2.7", 81),
         ] {

@@ -1,24 +1,25 @@
-//! TP-Link Kasa, the protocol of TCP port 9999: JSON under an XOR with itself, without a password.
-//! Described by <https://github.com/softScheck/tplink-smartplug>.
+//! TP-Link Kasa: JSON by TCP port 9999, or on newer firmware by KLAP. Described by
+//! <https://github.com/softScheck/tplink-smartplug>.
 
 use super::Reached;
-use crate::address::{Limits, Place};
 use crate::json;
+use crate::klap::{Klap, in_touch_with_the_cloud};
 use crate::plug::{Hazard, Plug, Power, Reading, Trouble};
+use crate::port9999::Port9999;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// The key of the first byte.
-const KEY: u8 = 171;
-/// An answer may be so long, bytes.
-const LONGEST: usize = 64 * 1024;
+/// What carries the JSON.
+pub(crate) enum Way {
+    /// Everyone in the network is let in.
+    Port9999(Port9999),
+    /// Who knows the account is let in.
+    Klap(Box<Klap>),
+}
 
 /// One outlet: a plug, or a socket of a strip.
 pub(crate) struct Kasa {
-    place: Place,
-    limits: Limits,
+    way: Way,
     outlet: Option<String>,
     /// Pacemaker gives the node's name where no outlet is configured; then it is no outlet's.
     node: Option<String>,
@@ -34,8 +35,8 @@ struct Outlet {
 }
 
 impl Kasa {
-    pub(crate) fn new(place: Place, limits: Limits) -> Kasa {
-        Kasa { place, limits, outlet: None, node: None }
+    pub(crate) fn new(way: Way) -> Kasa {
+        Kasa { way, outlet: None, node: None }
     }
 
     pub(crate) fn with_outlet(self, outlet: Option<&str>, node: Option<&str>) -> Kasa {
@@ -44,7 +45,7 @@ impl Kasa {
     }
 
     /// Proves the address.
-    pub(crate) fn reach(&self, until: Instant) -> Result<Reached, Trouble> {
+    pub(crate) fn reach(&mut self, until: Instant) -> Result<Reached, Trouble> {
         let reply = self.ask(json!({"system": {"get_sysinfo": {}}}), None, until)?;
         let info = accepted(&reply, "system", "get_sysinfo")?;
         Ok(if is_strip(info) { Reached::Device } else { Reached::OnlyOutlet })
@@ -52,7 +53,7 @@ impl Kasa {
 
     /// Sends a command, for one socket if it is one of a strip.
     fn ask(
-        &self,
+        &mut self,
         mut command: Value,
         child: Option<&str>,
         until: Instant,
@@ -60,11 +61,13 @@ impl Kasa {
         if let Some(child) = child {
             command["context"] = json!({"child_ids": [child]});
         }
-        let end = self.limits.end(until)?;
-        json::object(&exchange(&self.place, self.limits, &command.to_string(), end)?)
+        match &mut self.way {
+            Way::Port9999(port) => port.ask(&command, until),
+            Way::Klap(klap) => klap.ask(&command, until),
+        }
     }
 
-    fn look(&self, until: Instant) -> Result<Outlet, Trouble> {
+    fn look(&mut self, until: Instant) -> Result<Outlet, Trouble> {
         let reply = self.ask(json!({"system": {"get_sysinfo": {}}}), None, until)?;
         let info = accepted(&reply, "system", "get_sysinfo")?;
         parse_outlet(info, self.outlet.as_deref(), self.node.as_deref())
@@ -73,9 +76,13 @@ impl Kasa {
 
 impl Plug for Kasa {
     fn label(&self) -> String {
+        let host = match &self.way {
+            Way::Port9999(port) => port.shown(),
+            Way::Klap(klap) => klap.shown(),
+        };
         match &self.outlet {
-            Some(outlet) => format!("outlet {outlet:?} of {}", self.place.shown()),
-            None => format!("the outlet at {}", self.place.shown()),
+            Some(outlet) => format!("outlet {outlet:?} of {host}"),
+            None => format!("the outlet at {host}"),
         }
     }
 
@@ -105,8 +112,12 @@ impl Plug for Kasa {
     fn hazards(&mut self, until: Instant) -> Result<Vec<Hazard>, Trouble> {
         let outlet = self.look(until)?;
         let command = json!({"schedule": {"get_rules": {}}, "anti_theft": {"get_rules": {}}});
-        let rules = self.ask(command, outlet.child.as_deref(), until)?;
-        Ok(parse_rules(&rules))
+        let mut hazards = parse_rules(&self.ask(command, outlet.child.as_deref(), until)?);
+        if matches!(self.way, Way::Klap(_)) {
+            let cloud = self.ask(json!({"cnCloud": {"get_info": {}}}), None, until)?;
+            hazards.extend(parse_cloud(&cloud));
+        }
+        Ok(hazards)
     }
 }
 
@@ -207,6 +218,11 @@ fn parse_rules(reply: &Value) -> Vec<Hazard> {
     hazards
 }
 
+fn parse_cloud(reply: &Value) -> Option<Hazard> {
+    let is_connected = is_one(reply.pointer("/cnCloud/get_info")?, "cld_connection");
+    is_connected.then(in_touch_with_the_cloud)
+}
+
 fn is_one(rule: &Value, name: &str) -> bool {
     rule.get(name).and_then(Value::as_i64) == Some(1)
 }
@@ -216,95 +232,9 @@ fn name(rule: &Value) -> String {
     format!("{:?}", text("name").or_else(|| text("id")).unwrap_or_default())
 }
 
-/// One connection, one command, one answer: four bytes of length, big-endian, then the text.
-fn exchange(place: &Place, limits: Limits, text: &str, end: Instant) -> Result<String, Trouble> {
-    let mut stream = connect(place, limits, end)?;
-    let lost = |what: &str| Trouble::Passing(what.to_string());
-    let length = u32::try_from(text.len()).map_err(|_| lost("the command is too long"))?;
-    let mut frame = length.to_be_bytes().to_vec();
-    frame.extend(encrypted(text.as_bytes()));
-    stream.set_write_timeout(Some(left(end)?)).map_err(|_| lost("no time is left"))?;
-    stream.write_all(&frame).map_err(|_| lost("it takes no command"))?;
-    let mut head = [0; 4];
-    read_exact(&mut stream, &mut head, end)?;
-    let length = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
-    if length > LONGEST {
-        return Err(Trouble::Passing(format!("its answer is longer than {LONGEST} bytes")));
-    }
-    let mut body = vec![0; length];
-    read_exact(&mut stream, &mut body, end)?;
-    String::from_utf8(decrypted(&body)).map_err(|_| lost("its answer is not text"))
-}
-
-fn connect(place: &Place, limits: Limits, end: Instant) -> Result<TcpStream, Trouble> {
-    let mut trouble = Trouble::Passing("it takes no connection".to_string());
-    for address in place.resolve(limits.connect)? {
-        match TcpStream::connect_timeout(&address, limits.connect.min(left(end)?)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                trouble = Trouble::Passing(format!("it takes no connection: {error}"));
-            }
-        }
-    }
-    Err(trouble)
-}
-
-/// Fills the buffer; the time is looked at after each piece, so that a slow drip ends too.
-fn read_exact(stream: &mut TcpStream, buffer: &mut [u8], end: Instant) -> Result<(), Trouble> {
-    let mut at = 0;
-    while at < buffer.len() {
-        let time = left(end)?;
-        stream.set_read_timeout(Some(time)).map_err(|_| late())?;
-        match stream.read(&mut buffer[at..]) {
-            Ok(0) => return Err(Trouble::Passing("its answer is cut off".to_string())),
-            Ok(count) => at += count,
-            Err(_) if Instant::now() >= end => return Err(late()),
-            Err(error) => return Err(Trouble::Passing(format!("its answer is cut off: {error}"))),
-        }
-    }
-    Ok(())
-}
-
-/// The time until then; never zero, which a socket takes for "for ever".
-fn left(end: Instant) -> Result<Duration, Trouble> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(late()) } else { Ok(left) }
-}
-
-fn late() -> Trouble {
-    Trouble::Passing("it does not answer in time".to_string())
-}
-
-fn encrypted(bytes: &[u8]) -> Vec<u8> {
-    let mut key = KEY;
-    let next = |byte: &u8| {
-        key ^= byte;
-        key
-    };
-    bytes.iter().map(next).collect()
-}
-
-fn decrypted(bytes: &[u8]) -> Vec<u8> {
-    let mut key = KEY;
-    let next = |byte: &u8| {
-        let plain = key ^ byte;
-        key = *byte;
-        plain
-    };
-    bytes.iter().map(next).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cipher_goes_there_and_back() {
-        // The known frame of {"system":{}}: 171 ^ '{' and so on.
-        let frame = encrypted(b"{\"s");
-        assert_eq!(frame, [0xd0, 0xf2, 0x81]);
-        assert_eq!(decrypted(&frame), b"{\"s");
-    }
 
     fn strip() -> Value {
         json!({"err_code": 0, "child_num": 3, "children": [
@@ -383,6 +313,10 @@ mod tests {
             "anti_theft": {"get_rules": {"rule_list": [away]}}});
         assert_eq!(parse_rules(&rules).len(), 2);
         assert_eq!(parse_rules(&json!({"schedule": {"err_code": -1}})), []);
+        let cloud =
+            |is_connected: u8| json!({"cnCloud": {"get_info": {"cld_connection": is_connected}}});
+        assert!(parse_cloud(&cloud(1)).is_some() && parse_cloud(&cloud(0)).is_none());
+        assert!(parse_cloud(&json!({"cnCloud": {"err_code": -1}})).is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod netio;
 mod recognize;
 mod shelly1;
 mod shelly2;
+mod tapo;
 mod tasmota;
 mod template;
 
@@ -16,7 +17,9 @@ pub(crate) use recognize::recognize;
 pub(crate) use template::Template;
 
 use crate::http::Auth;
+use crate::klap::Klap;
 use crate::plug::{Plug, Trouble};
+use crate::port9999::Port9999;
 use crate::settings::Settings;
 use hasan::chap::Secret;
 use std::time::Instant;
@@ -27,6 +30,8 @@ pub(crate) const NAMES: &[&str] = &[
     "shelly1",
     "shelly2",
     "kasa",
+    "klap",
+    "tapo",
     "esphome",
     "homeassistant",
     "netio",
@@ -41,6 +46,8 @@ const ALL: [Family; NAMES.len()] = [
     Family::Shelly1,
     Family::Shelly2,
     Family::Kasa,
+    Family::Klap,
+    Family::Tapo,
     Family::Esphome,
     Family::Homeassistant,
     Family::Netio,
@@ -60,6 +67,10 @@ pub(crate) enum Family {
     Shelly2,
     /// TP-Link Kasa, TCP port 9999.
     Kasa,
+    /// TP-Link Kasa, by KLAP.
+    Klap,
+    /// TP-Link Tapo, by KLAP.
+    Tapo,
     /// ESPHome with `web_server`.
     Esphome,
     /// A switch of Home Assistant.
@@ -96,6 +107,8 @@ impl Family {
             Family::Shelly1 => "shelly1",
             Family::Shelly2 => "shelly2",
             Family::Kasa => "kasa",
+            Family::Klap => "klap",
+            Family::Tapo => "tapo",
             Family::Esphome => "esphome",
             Family::Homeassistant => "homeassistant",
             Family::Netio => "netio",
@@ -117,7 +130,12 @@ impl Family {
 
     /// Whether its devices may have one outlet alone, so that `plug` can be left out.
     pub(crate) fn may_have_one_outlet(self) -> bool {
-        matches!(self, Family::Kasa | Family::Mystrom | Family::Template)
+        self.has_sockets() || self.has_one_outlet()
+    }
+
+    /// Whether its strips have sockets with names and positions.
+    pub(crate) fn has_sockets(self) -> bool {
+        matches!(self, Family::Kasa | Family::Klap | Family::Tapo)
     }
 
     /// Whether each of its devices has one outlet, so that a name says nothing.
@@ -125,9 +143,9 @@ impl Family {
         matches!(self, Family::Mystrom | Family::Template)
     }
 
-    /// Whether it can prove who asks, and can be asked with TLS.
-    pub(crate) fn is_http(self) -> bool {
-        self != Family::Kasa
+    /// Whether it can be asked with TLS.
+    pub(crate) fn knows_tls(self) -> bool {
+        !self.has_sockets()
     }
 
     /// Says what is wrong with an outlet's name. Nothing is sent.
@@ -141,7 +159,8 @@ impl Family {
             Family::Homeassistant => homeassistant::check_entity(outlet, "switch"),
             Family::Netio => netio::output(outlet).map(|_| ()),
             Family::Fritz => fritz::check_ain(outlet),
-            Family::Kasa | Family::Esphome | Family::Mystrom | Family::Template => Ok(()),
+            Family::Kasa | Family::Klap | Family::Tapo => Ok(()),
+            Family::Esphome | Family::Mystrom | Family::Template => Ok(()),
         }
     }
 
@@ -175,9 +194,13 @@ impl Family {
                 homeassistant::check_entity(&entity, "switch")?;
                 Box::new(homeassistant::HomeAssistant::new(http, entity, sensor))
             }
-            Family::Kasa => {
-                let kasa = kasa::Kasa::new(settings.place.clone(), settings.limits);
+            Family::Kasa | Family::Klap => {
+                let kasa = self.kasa(settings, password)?;
                 Box::new(kasa.with_outlet(outlet, settings.node.as_deref()))
+            }
+            Family::Tapo => {
+                let tapo = tapo::Tapo::new(self.klap(settings, password)?);
+                Box::new(tapo.with_outlet(outlet, settings.node.as_deref()))
             }
             Family::Template => {
                 let template = settings.template.clone();
@@ -200,8 +223,13 @@ impl Family {
         let mut http = settings.http(self.auth(settings, password));
         let proven = match self {
             Family::Mystrom | Family::Template => return Ok(Reached::OnlyOutlet),
-            Family::Kasa => {
-                return kasa::Kasa::new(settings.place.clone(), settings.limits).reach(until);
+            Family::Kasa | Family::Klap => {
+                let kasa = self.kasa(settings, password);
+                return kasa.map_err(Trouble::Lasting)?.reach(until);
+            }
+            Family::Tapo => {
+                let klap = self.klap(settings, password);
+                return tapo::Tapo::new(klap.map_err(Trouble::Lasting)?).reach(until);
             }
             Family::Tasmota => tasmota::reach(&mut http, until),
             Family::Shelly1 => shelly1::reach(&mut http, until),
@@ -226,10 +254,34 @@ impl Family {
         password: Option<&Secret>,
         ain: String,
     ) -> Result<fritz::Fritz, String> {
-        let needed = |name: &str| format!("the option {name} is required with type=fritz");
+        let (user, password) = self.login(settings, password)?;
+        Ok(fritz::Fritz::new(settings.http(Auth::None), user, password, ain))
+    }
+
+    fn kasa(self, settings: &Settings, password: Option<&Secret>) -> Result<kasa::Kasa, String> {
+        Ok(kasa::Kasa::new(match self {
+            Family::Klap => kasa::Way::Klap(Box::new(self.klap(settings, password)?)),
+            _ => kasa::Way::Port9999(Port9999::new(settings.place.clone(), settings.limits)),
+        }))
+    }
+
+    /// What goes over the wire are hashes: HTTP's own ways to prove oneself would show the password.
+    fn klap(self, settings: &Settings, password: Option<&Secret>) -> Result<Klap, String> {
+        let (user, password) = self.login(settings, password)?;
+        Ok(Klap::new(settings.http(Auth::None), user, password))
+    }
+
+    /// User and password, of which there are no usual ones.
+    fn login(
+        self,
+        settings: &Settings,
+        password: Option<&Secret>,
+    ) -> Result<(String, Secret), String> {
+        let needed =
+            |name: &str| format!("the option {name} is required with type={}", self.name());
         let user = settings.username.clone().ok_or_else(|| needed("username"))?;
         let password = password.cloned().ok_or_else(|| needed("password"))?;
-        Ok(fritz::Fritz::new(settings.http(Auth::None), user, password, ain))
+        Ok((user, password))
     }
 
     fn auth(self, settings: &Settings, password: Option<&Secret>) -> Auth {
@@ -240,6 +292,7 @@ impl Family {
             Family::Shelly2 => Auth::Digest(user, password.clone()),
             Family::Homeassistant => Auth::Bearer(password.clone()),
             Family::Mystrom => Auth::Token(password.clone()),
+            Family::Kasa | Family::Klap | Family::Tapo | Family::Fritz => Auth::None,
             _ => Auth::Basic(user, password.clone()),
         }
     }

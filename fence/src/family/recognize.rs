@@ -1,10 +1,14 @@
 //! What kind of device is at an address: for the message of a monitor that fails. No credentials
 //! are shown to a device that is not known.
 
-use super::kasa::Kasa;
+use super::Family;
+use super::kasa::{Kasa, Way};
 use crate::http::{Auth, Http, Request};
+use crate::klap;
 use crate::plug::{Plug, Trouble};
+use crate::port9999::Port9999;
 use crate::settings::Settings;
+use crate::tls::Tls;
 use serde_json::Value;
 use std::time::Instant;
 
@@ -28,14 +32,29 @@ pub(crate) fn recognize(settings: &Settings, until: Instant) -> Option<&'static 
     if http.ask(login, until).is_ok_and(|text| text.contains("<SessionInfo>")) {
         return Some("fritz");
     }
+    if speaks_klap(settings, until) {
+        // Which of the two it tells to who knows the account.
+        return Some("klap or tapo");
+    }
     let mut place = settings.place.clone();
     place.port = 9999;
-    match Kasa::new(place, settings.limits).read(until) {
+    match Kasa::new(Way::Port9999(Port9999::new(place, settings.limits))).read(until) {
         Ok(_) => Some("kasa"),
         // Only a device of this family finds fault with an outlet.
         Err(Trouble::Lasting(_)) => Some("kasa"),
         Err(_) => None,
     }
+}
+
+/// A seed of zeros shows nothing. Who asked at Kasa's old port is told where new firmware went.
+fn speaks_klap(settings: &Settings, until: Instant) -> bool {
+    let mut place = settings.place.clone();
+    if settings.family == Family::Kasa {
+        place.port = Family::Klap.port(false);
+    }
+    let mut http = Http::new(place, Tls::None, Auth::None, settings.limits);
+    let answer = http.exchange(Request::bytes(klap::HANDSHAKE, &[0; 16]), until);
+    answer.is_ok_and(|reply| reply.body.len() == klap::ANSWER)
 }
 
 fn is_tasmota(reply: &Value) -> bool {

@@ -63,7 +63,7 @@ impl Plug for Templated {
             Power::On => (self.template.on_url.clone(), "power_on_url"),
             Power::Off => (self.template.off_url.clone(), "power_off_url"),
         };
-        let request = Request { method: self.template.method, path: &url, body: None, name };
+        let request = Request { method: self.template.method, name, ..Request::get(&url) };
         self.http.ask(request, until).map(|_| ())
     }
 }

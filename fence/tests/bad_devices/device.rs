@@ -1,5 +1,6 @@
 //! A device on 127.0.0.1 that behaves as badly as it is told, in any family's protocol.
 
+use super::klap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,16 +44,23 @@ pub(crate) enum Fault {
     SilentOnce,
     /// It answers 503 to the first request only.
     BusyOnce,
+    /// It makes a mistake of KLAP's; its relay stays on.
+    Klap(klap::Wrong),
 }
 
 /// A request as the device sees it.
+#[derive(Default)]
 pub(crate) struct Request {
     /// Verb and path of HTTP, or the JSON of Kasa.
     pub(crate) line: String,
-    /// The body of HTTP.
+    /// The body of HTTP, where it is text.
     pub(crate) body: String,
     /// The header `Authorization`, or `Token`.
     pub(crate) authorization: Option<String>,
+    /// The header `Cookie`.
+    pub(crate) cookie: String,
+    /// The body as it came.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What happened in a device.
@@ -68,13 +76,20 @@ pub(crate) struct Relay {
     pub(crate) requests: usize,
     /// How often the state was told to be off.
     told_off: usize,
+    /// Its session of KLAP.
+    pub(crate) klap: klap::State,
 }
 
 impl Relay {
     /// Takes a command, if the fault lets it.
     pub(crate) fn switch(&mut self, fault: Fault, is_on: bool) {
         self.commands.push(if is_on { "on" } else { "off" });
-        if !matches!(fault, Fault::StaysOn | Fault::State(_)) {
+        let is_stuck = match fault {
+            Fault::StaysOn | Fault::State(_) => true,
+            Fault::Klap(wrong) => wrong != klap::Wrong::ForgetsOnce,
+            _ => false,
+        };
+        if !is_stuck {
             self.is_on = is_on;
         }
     }
@@ -105,6 +120,8 @@ pub(crate) enum Carrier {
     HttpDigest,
     /// The framing and cipher of Kasa.
     Kasa,
+    /// HTTP with KLAP.
+    Klap(klap::Version),
 }
 
 /// A device that runs until it is dropped.
@@ -173,19 +190,43 @@ fn serve(
             other => other,
         }
     };
-    let is_challenged = carrier == Carrier::HttpDigest && request.authorization.is_none();
-    let (status, body) = match fault {
-        Fault::Status(status) => (status, "{}".to_string()),
-        _ if is_challenged => (401, "{}".to_string()),
-        Fault::Body(body) => (200, body.to_string()),
-        _ => answer(&mut relay.lock().unwrap(), fault, &request),
-    };
     let bytes = match carrier {
-        Carrier::Kasa => frame(&body),
-        Carrier::Http | Carrier::HttpDigest => http(carrier, status, &body),
+        Carrier::Klap(version) => {
+            let (status, head, body) = match fault {
+                Fault::Status(status) => (status, String::new(), Vec::new()),
+                _ => {
+                    let path = request.line.trim_start_matches("POST ");
+                    let asked = (path, request.cookie.as_str(), request.bytes.as_slice());
+                    klap::answer(version, answer, fault, asked, relay)
+                }
+            };
+            http(carrier, status, &head, &body)
+        }
+        Carrier::Kasa => frame(&plain(&request, carrier, answer, fault, relay).1),
+        Carrier::Http | Carrier::HttpDigest => {
+            let (status, body) = plain(&request, carrier, answer, fault, relay);
+            http(carrier, status, "", body.as_bytes())
+        }
     };
     // A client that has gone is none of the device's business.
     let _ = send(&mut stream, carrier, fault, &bytes);
+}
+
+/// An answer where nothing is encrypted.
+fn plain(
+    request: &Request,
+    carrier: Carrier,
+    answer: Answer,
+    fault: Fault,
+    relay: &Mutex<Relay>,
+) -> (u16, String) {
+    let is_challenged = carrier == Carrier::HttpDigest && request.authorization.is_none();
+    match fault {
+        Fault::Status(status) => (status, "{}".to_string()),
+        _ if is_challenged => (401, "{}".to_string()),
+        Fault::Body(body) => (200, body.to_string()),
+        _ => answer(&mut relay.lock().unwrap(), fault, request),
+    }
 }
 
 fn send(
@@ -229,8 +270,8 @@ fn send(
     }
 }
 
-fn http(carrier: Carrier, status: u16, body: &str) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
+fn http(carrier: Carrier, status: u16, fields: &str, body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{fields}", body.len());
     match carrier {
         Carrier::HttpDigest if status == 401 => head.push_str(DIGEST),
         _ if status == 401 => head.push_str("WWW-Authenticate: Basic realm=\"plug\"\r\n"),
@@ -239,7 +280,7 @@ fn http(carrier: Carrier, status: u16, body: &str) -> Vec<u8> {
     if status == 302 {
         head.push_str("Location: /elsewhere\r\n");
     }
-    format!("{head}\r\n{body}").into_bytes()
+    [head.as_bytes(), b"\r\n", body].concat()
 }
 
 /// The cipher of Kasa, written from its description: each byte is the key of the next.
@@ -267,7 +308,7 @@ fn request(stream: &mut TcpStream, carrier: Carrier) -> Option<Request> {
             key = cipher;
         }
         let line = String::from_utf8(body).ok()?;
-        return Some(Request { line, body: String::new(), authorization: None });
+        return Some(Request { line, ..Request::default() });
     }
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -280,12 +321,14 @@ fn request(stream: &mut TcpStream, carrier: Carrier) -> Option<Request> {
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_string())
     };
     let length = field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).ok()?;
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).ok()?;
     let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").to_string();
     Some(Request {
         line,
-        body: String::from_utf8(body).ok()?,
+        body: String::from_utf8(bytes.clone()).unwrap_or_default(),
         authorization: field("authorization").or(field("token")),
+        cookie: field("cookie").unwrap_or_default(),
+        bytes,
     })
 }

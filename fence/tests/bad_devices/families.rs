@@ -1,6 +1,7 @@
 //! The families: how a good device of each answers, and what a strange one may say.
 
 use super::device::{Answer, Carrier, Fault, Relay, Request};
+use super::klap::Version;
 
 /// A family under test.
 #[derive(Clone, Copy)]
@@ -24,6 +25,46 @@ pub(crate) struct Family<'a> {
 /// What a FRITZ!Box is sent for its challenge.
 const FRITZ_LOGIN: &str =
     "username=me&response=5A18%24f70d180404694c3b55dac7a2f6d151db59bfbc374d06a5588aafa620f9799fea";
+
+/// Of Kasa, by whatever way.
+const KASA_STRANGE: &[(&str, &str)] = &[
+    (
+        "the outlet is not there",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A01","alias":"node b","state":0}]}}}"#,
+    ),
+    (
+        "two of that name",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":0},{"id":"A01","alias":"node a","state":0}]}}}"#,
+    ),
+    ("no outlets", r#"{"system":{"get_sysinfo":{"err_code":0,"child_num":6,"relay_state":0}}}"#),
+    ("another plug", r#"{"system":{"get_sysinfo":{"err_code":0,"alias":"lamp","relay_state":0}}}"#),
+    ("an error", r#"{"system":{"get_sysinfo":{"err_code":-1,"err_msg":"module not support"}}}"#),
+    ("an error of the module", r#"{"system":{"err_code":-1,"err_msg":"module not support"}}"#),
+    (
+        "no error code",
+        r#"{"system":{"get_sysinfo":{"children":[{"id":"A00","alias":"node a","state":0}]}}}"#,
+    ),
+    (
+        "a text",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":"0"}]}}}"#,
+    ),
+    (
+        "a boolean",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":false}]}}}"#,
+    ),
+    (
+        "no state",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a"}]}}}"#,
+    ),
+    (
+        "2",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":2}]}}}"#,
+    ),
+    (
+        "a bulb",
+        r#"{"system":{"get_sysinfo":{"err_code":0,"alias":"node a","light_state":{"on_off":0}}}}"#,
+    ),
+];
 
 /// All of them. The password is "hush" everywhere.
 pub(crate) const ALL: &[Family<'static>] = &[
@@ -98,54 +139,97 @@ pub(crate) const ALL: &[Family<'static>] = &[
         options: "plug=node a",
         carrier: Carrier::Kasa,
         answer: kasa,
+        strange: KASA_STRANGE,
+        has_timer: true,
+        has_meter: true,
+    },
+    Family {
+        name: "klap",
+        options: "plug=node a\nusername=me@example.org\npassword=hush",
+        carrier: Carrier::Klap(Version::V1),
+        answer: kasa,
+        strange: KASA_STRANGE,
+        has_timer: true,
+        has_meter: true,
+    },
+    Family {
+        name: "tapo",
+        options: "plug=node a\nusername=me@example.org\npassword=hush",
+        carrier: Carrier::Klap(Version::V2),
+        answer: tapo_strip,
         strange: &[
+            ("an error of the strip", r#"{"error_code":-1008}"#),
             (
-                "the outlet is not there",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A01","alias":"node b","state":0}]}}}"#,
+                "an error of the socket",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":-1008,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":false}}}}"#,
+            ),
+            ("busy", r#"{"error_code":0,"result":{"responseData":{"error_code":-1001}}}"#),
+            (
+                "the strip itself",
+                r#"{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":false}}"#,
             ),
             (
-                "two of that name",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":0},{"id":"A01","alias":"node a","state":0}]}}}"#,
+                "another socket",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"A02","type":"SMART.TAPOPLUG","device_on":false}}}}"#,
             ),
             (
-                "no outlets",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"child_num":6,"relay_state":0}}}"#,
-            ),
-            (
-                "another plug",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"alias":"lamp","relay_state":0}}}"#,
-            ),
-            (
-                "an error",
-                r#"{"system":{"get_sysinfo":{"err_code":-1,"err_msg":"module not support"}}}"#,
-            ),
-            (
-                "an error of the module",
-                r#"{"system":{"err_code":-1,"err_msg":"module not support"}}"#,
+                "no socket's id",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"type":"SMART.TAPOPLUG","device_on":false}}}}"#,
             ),
             (
                 "no error code",
-                r#"{"system":{"get_sysinfo":{"children":[{"id":"A00","alias":"node a","state":0}]}}}"#,
+                r#"{"error_code":0,"result":{"responseData":{"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":false}}}}"#,
             ),
             (
-                "a text",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":"0"}]}}}"#,
-            ),
-            (
-                "a boolean",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":false}]}}}"#,
-            ),
-            (
-                "no state",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a"}]}}}"#,
-            ),
-            (
-                "2",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"children":[{"id":"A00","alias":"node a","state":2}]}}}"#,
+                "no error code of the strip",
+                r#"{"result":{"responseData":{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":false}}}}"#,
             ),
             (
                 "a bulb",
-                r#"{"system":{"get_sysinfo":{"err_code":0,"alias":"node a","light_state":{"on_off":0}}}}"#,
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOBULB","device_on":false}}}}"#,
+            ),
+            (
+                "no state",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","on_off":0}}}}"#,
+            ),
+            (
+                "a number",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":0}}}}"#,
+            ),
+            (
+                "a text",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":"false"}}}}"#,
+            ),
+            (
+                "null",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":null}}}}"#,
+            ),
+        ],
+        has_timer: true,
+        has_meter: true,
+    },
+    Family {
+        name: "tapo",
+        options: "username=me@example.org\npassword=hush",
+        carrier: Carrier::Klap(Version::V2),
+        answer: tapo_plug,
+        strange: &[
+            (
+                "an error",
+                r#"{"error_code":-1301,"result":{"device_id":"B","type":"SMART.TAPOPLUG","device_on":false}}"#,
+            ),
+            ("a strip", r#"{"error_code":0,"result":{"device_id":"B","type":"SMART.TAPOPLUG"}}"#),
+            (
+                "a hub",
+                r#"{"error_code":0,"result":{"device_id":"B","type":"SMART.TAPOHUB","device_on":false}}"#,
+            ),
+            (
+                "a number",
+                r#"{"error_code":0,"result":{"device_id":"B","type":"SMART.TAPOPLUG","device_on":0}}"#,
+            ),
+            (
+                "a socket",
+                r#"{"error_code":0,"result":{"responseData":{"error_code":0,"result":{"device_id":"B","type":"SMART.TAPOPLUG","device_on":false}}}}"#,
             ),
         ],
         has_timer: true,
@@ -417,6 +501,82 @@ fn kasa(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {
         "count_down":{{"get_rules":{{"rule_list":[{rule}],"err_code":0}}}},
         "schedule":{{"get_rules":{{"rule_list":[],"err_code":0}}}}}}"#
     ))
+}
+
+/// A strip of two sockets, which it lists from the last to the first.
+fn tapo_strip(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {
+    let asked: serde_json::Value = serde_json::from_str(&request.line).unwrap_or_default();
+    let params = &asked["params"];
+    match asked["method"].as_str().unwrap_or_default() {
+        "component_nego" => ok(
+            r#"{"error_code":0,"result":{"component_list":[{"id":"device"},{"id":"control_child"}]}}"#,
+        ),
+        "get_child_device_list" if params["start_index"] == 0 => {
+            ok(r#"{"error_code":0,"result":{"start_index":0,"sum":2,"child_device_list":[
+            {"device_id":"A02","position":2,"nickname":"bm9kZSBi","device_on":true}]}}"#)
+        }
+        "get_child_device_list" => {
+            ok(r#"{"error_code":0,"result":{"start_index":1,"sum":2,"child_device_list":[
+            {"device_id":"A01","position":1,"nickname":"bm9kZSBh","device_on":true}]}}"#)
+        }
+        "get_auto_update_info" => ok(r#"{"error_code":0,"result":{"enable":false}}"#),
+        "control_child" if params["device_id"] == "A01" => {
+            let method = params["requestData"]["method"].as_str().unwrap_or_default();
+            if let (Some(body), "get_device_info") = (strange(fault), method) {
+                return ok(body);
+            }
+            let reply = tapo(relay, fault, &params["requestData"]);
+            ok(&format!(r#"{{"error_code":0,"result":{{"responseData":{reply}}}}}"#))
+        }
+        // Whatever else is switched is not the node's.
+        "control_child" | "set_device_info" => {
+            relay.commands.push("all");
+            ok(r#"{"error_code":0,"result":{"responseData":{"error_code":0}}}"#)
+        }
+        _ => ok(r#"{"error_code":-1008}"#),
+    }
+}
+
+fn tapo_plug(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {
+    let asked: serde_json::Value = serde_json::from_str(&request.line).unwrap_or_default();
+    match (asked["method"].as_str().unwrap_or_default(), strange(fault)) {
+        ("component_nego", _) => {
+            ok(r#"{"error_code":0,"result":{"component_list":[{"id":"device"}]}}"#)
+        }
+        ("get_device_info", Some(body)) => ok(body),
+        _ => ok(&tapo(relay, fault, &asked)),
+    }
+}
+
+/// What a plug answers, and a socket.
+fn tapo(relay: &mut Relay, fault: Fault, asked: &serde_json::Value) -> String {
+    let result = match asked["method"].as_str().unwrap_or_default() {
+        "set_device_info" => {
+            relay.switch(fault, asked["params"]["device_on"] == true);
+            return r#"{"error_code":0}"#.to_string();
+        }
+        "get_device_info" => {
+            let state = relay.tell(fault);
+            format!(r#"{{"device_id":"A01","type":"SMART.TAPOPLUG","device_on":{state}}}"#)
+        }
+        "get_countdown_rules" => {
+            let is_on = fault == Fault::Timer;
+            format!(
+                r#"{{"enable":{is_on},"rule_list":[{{"enable":{is_on},"remain":9,"desired_states":{{"on":true}}}}]}}"#
+            )
+        }
+        // As of a P304M: its watts are elsewhere.
+        "get_energy_usage" => r#"{"today_energy":1}"#.to_string(),
+        "get_emeter_data" => {
+            let power = if fault == Fault::Load || relay.is_on { 85_200 } else { 0 };
+            format!(r#"{{"power_mw":{power}}}"#)
+        }
+        "get_schedule_rules" => {
+            r#"{"enable":false,"rule_list":[],"start_index":0,"sum":0}"#.to_string()
+        }
+        _ => return r#"{"error_code":-1008}"#.to_string(),
+    };
+    format!(r#"{{"error_code":0,"result":{result}}}"#)
 }
 
 fn esphome(relay: &mut Relay, fault: Fault, request: &Request) -> (u16, String) {

@@ -4,6 +4,7 @@
 
 mod device;
 mod families;
+mod klap;
 
 use device::{Carrier, Device, Fault};
 use families::{ALL, Family};
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AMPLE: &str = "power_timeout=30\nshell_timeout=20\nlogin_timeout=20\n";
 /// Times for what ends only when the time is over.
 const SHORT: &str = "power_timeout=0.5\nshell_timeout=0.3\nlogin_timeout=0.3\n";
+/// Times for what is known only after several requests.
+const FAIR: &str = "power_timeout=3\nshell_timeout=3\nlogin_timeout=3\n";
 /// Runs that are under way at one time. They wait more than they work.
 const RUNS: usize = 24;
 
@@ -125,6 +128,21 @@ fn cases(family: &'static Family<'static>) -> Vec<Case> {
         // The relay is stuck, so an "on" cannot be told either.
         for (name, body) in family.strange {
             cases.push(case(name, Fault::State(body), action, SHORT));
+        }
+    }
+    if matches!(family.carrier, Carrier::Klap(_)) {
+        for action in ["off", "reboot", "monitor", "status", "on"] {
+            for (name, wrong) in klap::ALL {
+                cases.push(case(name, Fault::Klap(*wrong), action, FAIR));
+            }
+        }
+        for action in ["off", "reboot", "on"] {
+            cases.push(case(
+                "403 to every command",
+                Fault::Klap(klap::Wrong::ReadOnly),
+                action,
+                FAIR,
+            ));
         }
     }
     for action in ["off", "reboot"] {
@@ -292,6 +310,31 @@ fn a_wrong_password_is_shown_once_and_switches_nothing() {
     });
 }
 
+/// A device forgets its sessions, as after a restart.
+#[test]
+fn a_session_that_has_ended_is_begun_anew_once() {
+    for_all(ALL, |family| {
+        if !matches!(family.carrier, Carrier::Klap(_)) {
+            return;
+        }
+        let forgets = Fault::Klap(klap::Wrong::ForgetsOnce);
+        let device = Device::start(family.carrier, family.answer, forgets);
+        let run = run(family, &device, "off", AMPLE);
+        assert_eq!(run.code, Some(0), "{}: {}", family.name, run.stderr);
+        let relay = device.relay.lock().unwrap();
+        assert_eq!((relay.is_on, relay.klap.handshakes), (false, 2), "{}", family.name);
+        drop(relay);
+        for (wrong, handshakes) in [(klap::Wrong::Status(403), 1), (klap::Wrong::ReadOnly, 2)] {
+            let device = Device::start(family.carrier, family.answer, Fault::Klap(wrong));
+            let run = self::run(family, &device, "off", AMPLE);
+            assert_eq!(run.code, Some(1), "{} {wrong:?}", family.name);
+            assert!(run.stderr.contains("TP-Link's cloud"), "{}", run.stderr);
+            let seen = device.relay.lock().unwrap().klap.handshakes;
+            assert_eq!(seen, handshakes, "{} {wrong:?}: {}", family.name, run.stderr);
+        }
+    });
+}
+
 /// With `pcmk_host_map` a monitor is told no outlet.
 #[test]
 fn a_monitor_without_an_outlet_proves_the_device() {
@@ -315,8 +358,8 @@ fn a_monitor_without_an_outlet_proves_the_device() {
 
 #[test]
 fn a_monitor_says_what_else_is_at_the_address() {
+    let named = |name: &str| ALL.iter().find(|family| family.name == name).unwrap();
     for (asked, found) in [("tasmota", "shelly1"), ("shelly2", "shelly1"), ("shelly1", "shelly2")] {
-        let named = |name: &str| ALL.iter().find(|family| family.name == name).unwrap();
         let (asked, found) = (named(asked), named(found));
         let device = Device::start(Carrier::Http, found.answer, Fault::None);
         let run = run(asked, &device, "monitor", AMPLE);
@@ -324,4 +367,11 @@ fn a_monitor_says_what_else_is_at_the_address() {
         assert_eq!(run.code, Some(1));
         assert!(run.stderr.contains(&want), "{}", run.stderr);
     }
+    let device = Device::start(named("tapo").carrier, named("tapo").answer, Fault::None);
+    let run = run(named("shelly2"), &device, "monitor", AMPLE);
+    assert!(
+        run.stderr.contains("looks like type=klap or tapo, not type=shelly2"),
+        "{}",
+        run.stderr
+    );
 }
