@@ -44,6 +44,14 @@ python3.11 -I -m venv "$new/python" >&2
 "$new/python/bin/python" -I -m pip install -q --disable-pip-version-check --no-deps \
     -r "$here/requirements.txt" >&2
 
+# The fake devices of python-kasa and its recordings of real ones are in its source alone.
+"$new/python/bin/python" -I -m pip download -q --disable-pip-version-check --no-deps \
+    --no-binary python-kasa -d "$new" python-kasa==0.12.0 >&2
+echo "92b0cd9eafc89a07a31e5652dd494a2eed0477fc1b0e517ba1b1a045d2cf3643  $new/python_kasa-0.12.0.tar.gz" |
+    sha256sum -c --quiet >&2
+mkdir "$new/python-kasa"
+tar -xf "$new/python_kasa-0.12.0.tar.gz" -C "$new/python-kasa" --strip-components 1
+
 cp "$here/package.json" "$here/package-lock.json" "$new"
 (cd "$new" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
 

@@ -5,6 +5,7 @@
 mod home_assistant;
 mod httpbin;
 mod kasa;
+mod klap;
 mod metadata;
 mod report;
 mod server;
