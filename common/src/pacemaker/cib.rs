@@ -270,7 +270,7 @@ fn confirm(machine: &Machine, own: &str, is_there: impl Fn(&Cib) -> bool) -> Res
         return Ok(());
     }
     Err(Fault::generic(format!(
-        "the cluster did not take a change: {} do not show it",
+        "the cluster has not taken a change: it is not in the copy of {}",
         others.join(" and ")
     )))
 }
