@@ -9,7 +9,8 @@
 #   cibadmin --modify --scope alerts --xml-text '<alerts><alert id="hasan-alert"><select>
 #       <select_fencing/><select_nodes/><select_resources/><select_attributes/></select></alert></alerts>'
 #
-# Pacemaker runs it as the user hacluster, on each node.
+# Pacemaker runs it as the user hacluster: for what happens on a node there, for an attribute on one of the members, with all
+# nodes' values of it. So all three nodes need it.
 set -eu
 
 case $CRM_alert_kind in
@@ -17,7 +18,7 @@ case $CRM_alert_kind in
         text="$CRM_alert_node: $CRM_alert_desc" ;;
     attribute)
         case $CRM_alert_attribute_name in
-            hasan-legs-missing) text="$CRM_alert_node: $CRM_alert_attribute_value legs of the other node are missing" ;;
+            hasan-legs-missing) text="$CRM_alert_node: ${CRM_alert_attribute_value:-?} legs of the other node are missing" ;;
             hasan-resilvered-*) text="$CRM_alert_node: resilver of ${CRM_alert_attribute_name#hasan-resilvered-}: ${CRM_alert_attribute_value:-ended} %" ;;
             *) exit 0 ;;
         esac ;;
