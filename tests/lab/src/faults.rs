@@ -60,6 +60,8 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
     let acks = writer.stop()?;
     let owner = cluster::await_placed(lab, Machine::named("quorum-c")?, None)?;
     ensure!(owner == active.name, "the pool has moved to {owner}");
+    let plugs = std::fs::read_to_string(plug::log(lab)).context("the standby was not fenced")?;
+    ensure!(!plugs.contains(active.name), "the active node was fenced:\n{plugs}");
     judge(lab, &acks)
 }
 
