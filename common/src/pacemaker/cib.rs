@@ -232,12 +232,15 @@ fn quoted(text: &str) -> Result<String, Fault> {
 /// What cibadmin(8) ends with when nothing is at a path: CRM_EX_NOSUCH; 6 in older versions.
 const NO_SUCH: [i32; 2] = [105, 6];
 
+/// Without quorum nothing is submitted: Pacemaker 2.1.5 takes a change on a node that has lost all others, too, and a
+/// copy of the configuration with more changes in it than the others' would win over theirs when it returns.
 fn submit(
     machine: &Machine,
     own: &str,
     condition: Condition<'_>,
     arguments: &[&str],
 ) -> Result<(), Fault> {
+    check_quorum(machine)?;
     let answer = machine.ask("cibadmin", arguments)?;
     match answer.code {
         Some(0) => Ok(()),
@@ -258,6 +261,9 @@ fn submit(
 
 /// Asks another member: what this node shows may be its own belief alone. Where it is the only one left, in a cluster of two
 /// with a quorum device, nobody else can tell.
+///
+/// Then the quorum, which may have gone since: a node that has lost all others confirms the change to itself. Asked in this
+/// order, since members and quorum change together.
 fn confirm(machine: &Machine, own: &str, is_there: impl Fn(&Cib) -> bool) -> Result<(), Fault> {
     let members = machine.run("crm_node", &["--partition"])?;
     // One that is no member would be waited for in vain, for half a minute.
@@ -266,13 +272,23 @@ fn confirm(machine: &Machine, own: &str, is_there: impl Fn(&Cib) -> bool) -> Res
         others.push(own);
     }
     let shows = |node: &&str| query(machine, &["--node", node]).is_ok_and(|cib| is_there(&cib));
-    if others.iter().any(shows) {
-        return Ok(());
+    if !others.iter().any(shows) {
+        return Err(Fault::generic(format!(
+            "the cluster has not taken a change: it is not in the copy of {}",
+            others.join(" and ")
+        )));
     }
-    Err(Fault::generic(format!(
-        "the cluster has not taken a change: it is not in the copy of {}",
-        others.join(" and ")
-    )))
+    check_quorum(machine)
+}
+
+fn check_quorum(machine: &Machine) -> Result<(), Fault> {
+    // Without quorum it ends with an error (CRM_EX_QUORUM), and says so all the same.
+    let answer = machine.ask("crm_node", &["--quorum"])?;
+    match answer.stdout.trim() {
+        "1" => Ok(()),
+        "0" => Err(Fault::generic("the cluster has no quorum, so it can take no change")),
+        strange => Err(Fault::generic(format!("crm_node --quorum says {strange:?}"))),
+    }
 }
 
 /// Reads the cluster's configuration.
@@ -328,65 +344,5 @@ fn parse_cib(xml: &str) -> Result<Cib, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_cluster_keeps_is_found_by_its_node() {
-        let xml = "<configuration><crm_config><cluster_property_set id=\"x\">\
-            <nvpair id=\"1\" name=\"stonith-enabled\" value=\"true\"/>\
-            <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-b\"/>\
-            <nvpair id=\"3\" name=\"hasan-owner-q\" value=\"a b\"/></cluster_property_set></crm_config>\
-            <nodes><node id=\"1\" uname=\"storage-a\"/><node id=\"2\" uname=\"storage-b\">\
-            <instance_attributes id=\"n\"><nvpair id=\"4\" name=\"hasan-dirty-p\" value=\"17\"/>\
-            </instance_attributes></node></nodes><resources><primitive id=\"p\">\
-            <nvpair id=\"5\" name=\"hasan-dirty-p\" value=\"0\"/></primitive></resources></configuration>";
-        let cib = parse_cib(xml).unwrap();
-        assert_eq!(cib.attribute("storage-b", "hasan-dirty-p"), Some("17"));
-        assert_eq!(cib.attribute("storage-a", "hasan-dirty-p"), None);
-        assert_eq!(cib.owner("p").unwrap().unwrap().node, "storage-b");
-        assert_eq!(cib.owner("none"), Ok(None));
-        assert!(cib.owner("q").unwrap_err().reason.contains("hasan-owner-q: \"a b\""));
-        assert!(parse_cib("<configuration><crm_config").is_err());
-    }
-
-    #[test]
-    fn a_change_names_its_condition_and_keeps_the_ids_that_are_there() {
-        let xml = "<configuration><crm_config><cluster_property_set id=\"set\">\
-            <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-b\"/></cluster_property_set></crm_config>\
-            <nodes><node id=\"1\" uname=\"storage-a\"/><node id=\"2\" uname=\"storage-b\">\
-            <instance_attributes id=\"n\"><nvpair id=\"4\" name=\"m\" value=\"17\"/></instance_attributes></node>\
-            </nodes></configuration>";
-        let cib = parse_cib(xml).unwrap();
-        let record = Owner { node: "storage-a".to_string(), ..Owner::parse("x").unwrap() };
-        let set = |node, value| Change::Attribute { node, name: "m", value };
-        let changes = [
-            Change::Record { pool: "p", record: &record },
-            set("storage-a", "<1>"),
-            set("storage-b", "2"),
-        ];
-        let pair = |id: &str, value: &str| {
-            format!(
-                "<nvpair id=\"{id}\" name=\"m\" value=\"{value}\"/></instance_attributes></node>"
-            )
-        };
-        let want = format!(
-            "<configuration><crm_config><cluster_property_set id=\"set\">\
-             <nvpair id=\"2\" name=\"hasan-owner-p\" value=\"storage-a\"/></cluster_property_set></crm_config>\
-             <nodes><node id=\"1\" uname=\"storage-a\"><instance_attributes id=\"nodes-1\">{}\
-             <node id=\"2\" uname=\"storage-b\"><instance_attributes id=\"n\">{}</nodes></configuration>",
-            pair("nodes-1-m", "&lt;1&gt;"),
-            pair("4", "2"),
-        );
-        assert_eq!(cib.document(&changes).unwrap(), want);
-        assert!(cib.document(&[set("storage-x", "1")]).is_err());
-        assert!(cib.shows(&set("storage-b", "17")) && !cib.shows(&set("storage-a", "17")));
-        let owner = Condition::Owner { pool: "p" };
-        let there = "/cib/configuration[crm_config//nvpair[@name='hasan-owner-p' and ";
-        let want = "(@value='storage-a' or starts-with(@value,'storage-a '))]]";
-        assert_eq!(owner.place("storage-a").unwrap(), format!("{there}{want}"));
-        let unchanged = Condition::Record { pool: "p", record: &record };
-        assert_eq!(unchanged.place("storage-a").unwrap(), format!("{there}@value='storage-a']]"));
-        assert!(owner.place("a' or '1").is_err());
-    }
-}
+#[path = "cib_tests.rs"]
+mod tests;

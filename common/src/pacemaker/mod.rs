@@ -117,8 +117,8 @@ fn attributes(element: &BytesStart<'_>) -> Result<BTreeMap<String, String>, Stri
     Ok(map)
 }
 
-/// Sets a permanent attribute of a node and reads it back: without a quorum the cluster takes no
-/// change, and then this fails.
+/// Sets a permanent attribute of a node and reads it back from this node's copy. That others have it, too, is not known:
+/// what has to be is changed by [`Cib::change`].
 pub fn set_attribute(machine: &Machine, node: &str, name: &str, value: &str) -> Result<(), Fault> {
     let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--update", value];
     machine.run("crm_attribute", &arguments)?;
