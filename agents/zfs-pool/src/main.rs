@@ -58,8 +58,8 @@ const MULTIHOST: Param = Param {
     short: "What is asked of ZFS's multihost protection",
     long: "require: no import of a pool without multihost=on; warn: such an import is logged; ignore: \
            the cluster's fencing alone has to keep a second importer away. With multihost=on an \
-           import after a crash waits for 20 to 40 seconds (less with a shorter \
-           zfs_multihost_interval on both nodes) to see whether another host writes.",
+           import after a crash waits to see whether another host writes: 3 to 10 seconds with the \
+           options of the ZFS module that come with hasan, 20 to 50 with ZFS's own.",
 };
 const DEGRADED_IS_OK: Param = Param {
     name: "degraded_is_ok",

@@ -100,6 +100,12 @@ fn check_multihost(machine: &Machine, pool: &str, policy: Policy) -> Result<(), 
     }
     let value = machine.run("zpool", &["get", "-Hp", "-o", "value", "multihost", pool])?;
     if value.trim() == "on" {
+        if zfs::suspends_for_its_sign(machine)? {
+            tracing::warn!(
+                "zfs_multihost_fail_intervals is not 0: a link that is lost while a leg comes back can suspend the \
+                 pool {pool}; boot with the options of modprobe.d/hasan.conf"
+            );
+        }
         return Ok(());
     }
     let reason = format!("the pool {pool} has multihost={}", value.trim());

@@ -82,6 +82,12 @@ pub fn module_hostid(machine: &Machine) -> Result<Option<u64>, Fault> {
     Ok(text.parse().ok().filter(|hostid| *hostid != 0))
 }
 
+/// Whether the module suspends a pool that cannot write its sign of life in time (zfs(4), `zfs_multihost_fail_intervals`).
+pub fn suspends_for_its_sign(machine: &Machine) -> Result<bool, Fault> {
+    let parameter = Path::new("/sys/module/zfs/parameters/zfs_multihost_fail_intervals");
+    Ok(machine.read(parameter)?.is_some_and(|text| text.trim() != "0"))
+}
+
 /// The id in /etc/hostid; 0 if there is none.
 pub fn file_hostid(machine: &Machine) -> Result<u64, Fault> {
     let bytes = machine.read_bytes(Path::new("/etc/hostid"))?.unwrap_or_default();
