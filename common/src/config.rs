@@ -1,6 +1,7 @@
 //! /etc/hasan/backend.conf: what a storage node is told of its own disks and of its peer. The same
 //! file serves the programs that systemd starts and the agents that report on them.
 
+use crate::chap::{self, Credentials};
 use crate::legs::Leg;
 use crate::machine::Machine;
 use crate::names;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub const PATH: &str = "/etc/hasan/backend.conf";
 
 /// The backend of one storage node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
     /// The local disk or partition of each own leg.
     pub legs: BTreeMap<Leg, PathBuf>,
@@ -31,7 +32,7 @@ pub struct Backend {
 }
 
 /// What is known of the other storage node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// Its name in the cluster.
     pub node: String,
@@ -43,6 +44,22 @@ pub struct Peer {
     pub initiator: String,
     /// The names of its legs.
     pub legs: Vec<Leg>,
+}
+
+impl Backend {
+    /// The passwords of one of the two initiators, by which it and the other node's target prove themselves to each
+    /// other; none where no file of passwords is configured.
+    ///
+    /// # Errors
+    /// The file is not there, is open to others, is wrong, or has none for this initiator.
+    pub fn credentials(
+        &self,
+        machine: &Machine,
+        initiator: &str,
+    ) -> Result<Option<Credentials>, Fault> {
+        let load = |path| chap::load_of(machine, path, initiator);
+        self.chap_file.as_deref().map(load).transpose()
+    }
 }
 
 /// Reads and checks the file.

@@ -2,7 +2,7 @@
 //! the other node's initiator alone. While that node is shut out, not even for that one: a node that
 //! was taken for dead, and was only frozen, must not write to our legs when it wakes.
 
-use crate::chap::{self, Credentials};
+use crate::chap::Credentials;
 use crate::config::{self, Backend};
 use crate::legs::{self, Leg, Map, Role};
 use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName, Who};
@@ -43,7 +43,7 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
     }
     let _lock = lio::lock(machine)?;
     let actual = observe(machine, &backend)?;
-    let credentials = credentials(machine, &backend)?;
+    let credentials = backend.credentials(machine, &backend.peer.initiator)?;
     lio::apply_all(machine, &steps_up(machine, &backend, &actual, credentials)?)?;
     let portals = BTreeSet::from([backend.portal.clone()]);
     let tpg = lio::tpg(machine, &group(&backend))?;
@@ -70,12 +70,6 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
         }
     }
     Ok(())
-}
-
-/// By what the other node's initiator proves itself, if it has to.
-fn credentials(machine: &Machine, backend: &Backend) -> Result<Option<Credentials>, Fault> {
-    let load = |path| chap::load_of(machine, path, &backend.peer.initiator);
-    backend.chap_file.as_deref().map(load).transpose()
 }
 
 fn steps_up(
@@ -118,7 +112,7 @@ pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> 
 pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     let _lock = lio::lock(machine)?;
     let actual = observe(machine, backend)?;
-    let credentials = credentials(machine, backend)?;
+    let credentials = backend.credentials(machine, &backend.peer.initiator)?;
     Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual, credentials)?)?)
 }
 

@@ -138,6 +138,10 @@ mod tests {
         Vdev { was: Some(was.to_string()), ..vdev(guid, "UNAVAIL", 0) }
     }
 
+    fn status(scan: Scan, vdevs: Vec<Vdev>) -> Status {
+        Status { scan, resilvered: None, vdevs }
+    }
+
     #[test]
     fn what_a_look_leads_to() {
         let usable = BTreeSet::from(["a1", "b1"]);
@@ -171,7 +175,7 @@ mod tests {
             // As ZFS says of a pool with such a leg.
             let pool = if b1.state == DEGRADED && b1.name == "b1" { DEGRADED } else { "ONLINE" };
             let vdevs = vec![vdev("p", pool, 0), vdev("a1", "ONLINE", 0), b1];
-            let status = Status { scan, resilvered: Option::None, vdevs };
+            let status = status(scan, vdevs);
             assert_eq!(decide(&status, &usable, scrubbed.as_ref()), want, "{status:?}");
         }
     }
@@ -179,21 +183,10 @@ mod tests {
     #[test]
     fn whose_legs_are_in_doubt() {
         let leg = |name: &str| Leg::new(name).unwrap();
-        let text = String::new;
         let backend = Backend {
             legs: BTreeMap::from([(leg("a1"), "/dev/sda".into())]),
-            iqn: text(),
-            portal: text(),
-            peer: Peer {
-                node: text(),
-                iqn: text(),
-                portal: text(),
-                initiator: text(),
-                legs: vec![leg("b1")],
-            },
-            pools: Vec::new(),
-            initiator: Option::None,
-            chap_file: Option::None,
+            peer: Peer { legs: vec![leg("b1")], ..Peer::default() },
+            ..Backend::default()
         };
         let resilvering = Vdev { resilvering: true, ..vdev("b1", "ONLINE", 0) };
         let wrong = Vdev { wrong: 1, ..vdev("b1", "FAULTED", 3) };
@@ -209,7 +202,7 @@ mod tests {
             (absent("77", "/dev/mapper/b1"), (None, Misses)),
             (vdev("else", "FAULTED", 9), (None, None)),
         ] {
-            let status = Status { scan: Scan::Other, resilvered: Option::None, vdevs: vec![vdev] };
+            let status = status(Scan::Other, vec![vdev]);
             assert_eq!(doubts(&status, &backend), want, "{status:?}");
         }
     }
@@ -223,7 +216,7 @@ mod tests {
             (Scan::Running, &begun, false),
             (Scan::Other, &begun, false),
         ] {
-            let status = Status { scan, resilvered: Option::None, vdevs: Vec::new() };
+            let status = status(scan, Vec::new());
             assert_eq!(is_proven(&status, scrubbed.as_ref()), want, "{scan:?} {scrubbed:?}");
         }
     }

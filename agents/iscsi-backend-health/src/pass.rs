@@ -3,7 +3,6 @@
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
 use crate::standing::Standing;
-use hasan::chap;
 use hasan::config::{Backend, Peer};
 use hasan::iscsi::{self, Disk, SessionState};
 use hasan::legs::{self, Leg};
@@ -78,17 +77,9 @@ impl Watch {
         if self.last_login.is_some_and(|last| last.elapsed() < LOGIN_PAUSE) {
             return Ok(());
         }
-        self.last_login = Some(Instant::now());
-        let own = backend.initiator.as_deref().unwrap_or("this node's initiator");
-        let load = |path| chap::load_of(machine, path, own);
-        let credentials = backend.chap_file.as_deref().map(load).transpose()?;
-        let Peer { iqn, portal, .. } = &backend.peer;
-        let result = iscsi::login(machine, iqn, portal, credentials.as_ref());
+        let result = log_in(machine, backend);
         // A login that fails takes its time, and the pause begins behind it.
         self.last_login = Some(Instant::now());
-        if result.is_ok() {
-            tracing::info!("logged in to {}", backend.peer.iqn);
-        }
         result
     }
 
@@ -120,6 +111,15 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+fn log_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    let own = backend.initiator.as_deref().unwrap_or("this node's initiator");
+    let credentials = backend.credentials(machine, own)?;
+    let Peer { iqn, portal, .. } = &backend.peer;
+    iscsi::login(machine, iqn, portal, credentials.as_ref())?;
+    tracing::info!("logged in to {iqn}");
+    Ok(())
 }
 
 fn sectors(machine: &Machine, disk: &Disk) -> Result<u64, Fault> {

@@ -91,28 +91,14 @@ fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Option<Step> {
 mod tests {
     use super::*;
     use hasan::config::Peer;
-    use std::collections::BTreeMap;
 
     fn leg() -> Leg {
         Leg::new("data-b1").unwrap()
     }
 
     fn backend() -> Backend {
-        Backend {
-            legs: BTreeMap::new(),
-            iqn: String::new(),
-            portal: String::new(),
-            peer: Peer {
-                node: String::new(),
-                iqn: String::new(),
-                portal: String::new(),
-                initiator: String::new(),
-                legs: vec![leg()],
-            },
-            pools: Vec::new(),
-            initiator: None,
-            chap_file: None,
-        }
+        let peer = Peer { legs: vec![leg()], ..Peer::default() };
+        Backend { peer, ..Backend::default() }
     }
 
     fn disk(block: &str, state: DiskState) -> Disk {

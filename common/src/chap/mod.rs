@@ -110,7 +110,11 @@ pub fn load(machine: &Machine, path: &Path, tpg: u64) -> Result<Secrets, Fault> 
 ///
 /// # Errors
 /// As [`load`]; `Arguments` (2) if the file has none for it.
-pub fn load_of(machine: &Machine, path: &Path, initiator: &str) -> Result<Credentials, Fault> {
+pub(crate) fn load_of(
+    machine: &Machine,
+    path: &Path,
+    initiator: &str,
+) -> Result<Credentials, Fault> {
     load(machine, path, 1)?.of(initiator).cloned().ok_or_else(|| {
         let wrong = format!("{} has no password for {initiator}", path.display());
         Fault::new(Rc::Arguments, wrong)
