@@ -166,13 +166,12 @@ fn monitor(settings: &Settings, options: &Options) -> Result<Done, String> {
 fn with_family(settings: &Settings, reason: String) -> String {
     // The time of the fence is over; the look has its own.
     let until = Instant::now() + settings.limits.request.min(Duration::from_secs(5));
-    match recognize(settings, until) {
-        Some(found) if found.split(" or ").all(|each| each != settings.family.name()) => {
-            let (host, name) = (settings.place.shown(), settings.family.name());
-            format!("{reason}; the device at {host} looks like type={found}, not type={name}")
-        }
-        _ => reason,
+    let (found, name) = (recognize(settings, until), settings.family.name());
+    if found.is_empty() || found.contains(&name) {
+        return reason;
     }
+    let (host, found) = (settings.place.shown(), found.join(" or "));
+    format!("{reason}; the device at {host} looks like type={found}, not type={name}")
 }
 
 fn warn_of_hazards(settings: &Settings, plug: &mut dyn Plug, until: Instant) -> Result<(), String> {

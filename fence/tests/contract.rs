@@ -1,22 +1,17 @@
 //! The fence contract, asked of the program itself: standard input, command line, exit codes.
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+mod program;
+
+use program::Run;
 use std::time::{Duration, Instant};
 
+/// A program that has not ended by then never will.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 fn run(input: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
-    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Run { code, stdout, stderr } = program::run(arguments, input, PATIENCE);
+    (code, stdout, stderr)
 }
 
 /// An address of which nobody answers (RFC 5737).

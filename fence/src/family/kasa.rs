@@ -1,7 +1,7 @@
 //! TP-Link Kasa: JSON by TCP port 9999, or on newer firmware by KLAP. Described by
 //! <https://github.com/softScheck/tplink-smartplug>.
 
-use super::Reached;
+use super::{Reached, socket};
 use crate::json;
 use crate::klap::{Klap, in_touch_with_the_cloud};
 use crate::plug::{Hazard, Plug, Power, Reading, Trouble};
@@ -80,10 +80,7 @@ impl Plug for Kasa {
             Way::Port9999(port) => port.shown(),
             Way::Klap(klap) => klap.shown(),
         };
-        match &self.outlet {
-            Some(outlet) => format!("outlet {outlet:?} of {host}"),
-            None => format!("the outlet at {host}"),
-        }
+        socket::label(self.outlet.as_deref(), &host)
     }
 
     fn read(&mut self, until: Instant) -> Result<Reading, Trouble> {
@@ -143,10 +140,7 @@ fn is_strip(info: &Value) -> bool {
 fn parse_outlet(info: &Value, outlet: Option<&str>, node: Option<&str>) -> Result<Outlet, Trouble> {
     let children = json::list(info, "/children");
     if is_strip(info) {
-        let outlet = outlet.ok_or_else(|| {
-            Trouble::Lasting("it has several outlets, and no plug is given".to_string())
-        })?;
-        let child = find_child(children, outlet)?;
+        let child = socket::only(children, outlet, has_name)?;
         let id = json::text(child, "/id")?.to_string();
         return Ok(Outlet {
             child: Some(id),
@@ -166,22 +160,10 @@ fn parse_outlet(info: &Value, outlet: Option<&str>, node: Option<&str>) -> Resul
     Ok(Outlet { child: None, power: json::relay(info, "/relay_state")?, has_meter })
 }
 
-/// A socket by its name or its position from 1; never by both at once.
-fn find_child<'a>(children: &'a [Value], outlet: &str) -> Result<&'a Value, Trouble> {
-    let is_it = |(at, child): &(usize, &Value)| {
-        let alias = child.get("alias").and_then(Value::as_str);
-        alias == Some(outlet) || outlet == (at + 1).to_string()
-    };
-    let found: Vec<&Value> =
-        children.iter().enumerate().filter(is_it).map(|(_, child)| child).collect();
-    match found.as_slice() {
-        [child] => Ok(child),
-        [] => Err(Trouble::Lasting(format!(
-            "it has no outlet {outlet:?} among its {}",
-            children.len()
-        ))),
-        _ => Err(Trouble::Lasting(format!("it has two outlets that may be {outlet:?}"))),
-    }
+/// A socket is known by its name and its position from 1.
+fn has_name(outlet: &str, at: usize, child: &Value) -> bool {
+    let alias = child.get("alias").and_then(Value::as_str);
+    alias == Some(outlet) || outlet == (at + 1).to_string()
 }
 
 /// A rule of `count_down` with `act` 1 switches on when its time is over.

@@ -9,6 +9,7 @@ mod netio;
 mod recognize;
 mod shelly1;
 mod shelly2;
+mod socket;
 mod tapo;
 mod tasmota;
 mod template;

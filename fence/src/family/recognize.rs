@@ -12,37 +12,39 @@ use crate::tls::Tls;
 use serde_json::Value;
 use std::time::Instant;
 
-/// The family of the device, if it tells.
-pub(crate) fn recognize(settings: &Settings, until: Instant) -> Option<&'static str> {
+/// The families that the device may be of; none if it does not tell.
+pub(crate) fn recognize(settings: &Settings, until: Instant) -> &'static [&'static str] {
     let mut http = settings.http(Auth::None);
     if let Some(reply) = ask(&mut http, "/shelly", until) {
-        return Some(if reply.get("gen").is_some() { "shelly2" } else { "shelly1" })
-            .filter(|_| reply.get("mac").is_some());
+        return match (reply.get("mac"), reply.get("gen")) {
+            (None, _) => &[],
+            (Some(_), None) => &["shelly1"],
+            (Some(_), Some(_)) => &["shelly2"],
+        };
     }
     if ask(&mut http, "/cm?cmnd=Status", until).is_some_and(|reply| is_tasmota(&reply)) {
-        return Some("tasmota");
+        return &["tasmota"];
     }
     if ask(&mut http, "/netio.json", until).is_some_and(|reply| reply.get("Outputs").is_some()) {
-        return Some("netio");
+        return &["netio"];
     }
     if ask(&mut http, "/report", until).is_some_and(|reply| reply.get("relay").is_some()) {
-        return Some("mystrom");
+        return &["mystrom"];
     }
     let login = Request::get("/login_sid.lua?version=2");
     if http.ask(login, until).is_ok_and(|text| text.contains("<SessionInfo>")) {
-        return Some("fritz");
+        return &["fritz"];
     }
     if speaks_klap(settings, until) {
         // Which of the two it tells to who knows the account.
-        return Some("klap or tapo");
+        return &["klap", "tapo"];
     }
     let mut place = settings.place.clone();
     place.port = 9999;
     match Kasa::new(Way::Port9999(Port9999::new(place, settings.limits))).read(until) {
-        Ok(_) => Some("kasa"),
         // Only a device of this family finds fault with an outlet.
-        Err(Trouble::Lasting(_)) => Some("kasa"),
-        Err(_) => None,
+        Ok(_) | Err(Trouble::Lasting(_)) => &["kasa"],
+        Err(_) => &[],
     }
 }
 

@@ -1,7 +1,7 @@
 //! TP-Link Tapo, and Kasa plugs that speak as Tapo does: JSON by KLAP. Facts by python-kasa and the
 //! devices that it has recorded.
 
-use super::Reached;
+use super::{Reached, socket};
 use crate::json;
 use crate::klap::{Klap, in_touch_with_the_cloud};
 use crate::plug::{Hazard, Plug, Power, Reading, Trouble};
@@ -91,7 +91,8 @@ impl Tapo {
         accepted(&reply)
     }
 
-    /// The same of a method that not every device has.
+    /// The same of a method that not every device has. Only the method's own refusal says so: a socket
+    /// that cannot be asked is trouble.
     fn call_if_there(
         &mut self,
         socket: &Socket,
@@ -167,10 +168,7 @@ impl Tapo {
 
 impl Plug for Tapo {
     fn label(&self) -> String {
-        match &self.outlet {
-            Some(outlet) => format!("outlet {outlet:?} of {}", self.klap.shown()),
-            None => format!("the outlet at {}", self.klap.shown()),
-        }
+        socket::label(self.outlet.as_deref(), &self.klap.shown())
     }
 
     fn read(&mut self, until: Instant) -> Result<Reading, Trouble> {
@@ -237,29 +235,19 @@ fn is_strip(components: &Value) -> Result<bool, Trouble> {
     Ok(all.iter().any(id))
 }
 
-/// The id of a socket by its name, its position or the id itself; never of two sockets. The list has
-/// an order of its own.
+/// The id of a socket.
 fn find_child(children: &[Value], outlet: Option<&str>) -> Result<String, Trouble> {
-    let outlet = outlet.ok_or_else(|| {
-        Trouble::Lasting("it has several outlets, and no plug is given".to_string())
-    })?;
-    let name = STANDARD.encode(outlet);
-    let is_it = |child: &&Value| {
-        let text = |key: &str| child.get(key).and_then(Value::as_str);
-        let position = child.get("position").and_then(Value::as_i64);
-        text("nickname") == Some(&name)
-            || text("device_id") == Some(outlet)
-            || position.map(|position| position.to_string()).as_deref() == Some(outlet)
-    };
-    let found: Vec<&Value> = children.iter().filter(is_it).collect();
-    match found.as_slice() {
-        [child] => Ok(json::text(child, "/device_id")?.to_string()),
-        [] => Err(Trouble::Lasting(format!(
-            "it has no outlet {outlet:?} among its {}",
-            children.len()
-        ))),
-        _ => Err(Trouble::Lasting(format!("it has two outlets that may be {outlet:?}"))),
-    }
+    let child = socket::only(children, outlet, has_name)?;
+    Ok(json::text(child, "/device_id")?.to_string())
+}
+
+/// A socket is known by its name, its id and the position that it tells: the list has an order of its own.
+fn has_name(outlet: &str, _: usize, child: &Value) -> bool {
+    let text = |key: &str| child.get(key).and_then(Value::as_str);
+    let position = child.get("position").and_then(Value::as_i64);
+    text("nickname") == Some(&STANDARD.encode(outlet))
+        || text("device_id") == Some(outlet)
+        || position.map(|position| position.to_string()).as_deref() == Some(outlet)
 }
 
 /// Whether this is the outlet that is meant, and an outlet at all.

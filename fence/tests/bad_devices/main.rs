@@ -5,14 +5,16 @@
 mod device;
 mod families;
 mod klap;
+#[path = "../program/mod.rs"]
+mod program;
 
 use device::{Carrier, Device, Fault};
 use families::{ALL, Family};
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use program::Run;
+use std::io::Write;
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A program that has not ended by then never will.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,48 +27,13 @@ const FAIR: &str = "power_timeout=3\nshell_timeout=3\nlogin_timeout=3\n";
 /// Runs that are under way at one time. They wait more than they work.
 const RUNS: usize = 24;
 
-/// How a run of the program ended.
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
 fn run(family: &Family, device: &Device, action: &str, times: &str) -> Run {
     let (name, port, options) = (family.name, device.address.port(), family.options);
     let input = format!(
         "action={action}\ntype={name}\nip=127.0.0.1\nipport={port}\n{options}\n{times}\
          hold=0.05\nstonith_status_sleep=0.2\nnodename=storage-a\n"
     );
-    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"))
-        // A proxy would see the password.
-        .env("http_proxy", "http://127.0.0.1:9")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let code = wait(&mut child);
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    Run { code, stdout, stderr }
-}
-
-/// `None` for a program that did not end.
-fn wait(child: &mut Child) -> Option<i32> {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    None
+    program::run(&[], &input, PATIENCE)
 }
 
 /// A device that is bad, and what is asked of it.
@@ -233,10 +200,7 @@ fn a_bad_device_is_never_off() {
 
 #[test]
 fn every_family_is_among_them() {
-    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_fence_smartplug")).args(["-o", "metadata"]).output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let text = program::run(&["-o", "metadata"], "", PATIENCE).stdout;
     let (_, types) = text.split_once("<content type=\"select\">").unwrap();
     let (types, _) = types.split_once("</content>").unwrap();
     for name in types.split('"').skip(1).step_by(2) {

@@ -1,6 +1,6 @@
 //! Home Assistant, with switches of its own helpers.
 
-use crate::report::Report;
+use crate::report::{AMPLE, Report};
 use crate::server::{PATIENCE, Server, command, file, installed, scratch};
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 /// For what ends only when the time is over.
 const SHORT: &str = "power_timeout=4\n";
-/// For what ends by itself, on however slow a machine.
-const AMPLE: &str = "power_timeout=120\nshell_timeout=60\nlogin_timeout=60\n";
 
 struct HomeAssistant {
     server: Server,

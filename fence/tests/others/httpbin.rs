@@ -1,6 +1,6 @@
 //! httpbin: its challenges, and answers that are none.
 
-use crate::report::Report;
+use crate::report::{AMPLE, Report};
 use crate::server::{Server, command, file, installed};
 
 const RIGHT: &str = "username=admin\npassword=right\n";
@@ -11,8 +11,6 @@ const ANYTHING: (&str, &str) = ("^never$", "(?s)^.*$");
 const LET_IN: &str = "\"authenticated\": *true";
 /// For what ends only when the time is over.
 const SHORT: &str = "power_timeout=2\n";
-/// For what ends by itself, on however slow a machine.
-const AMPLE: &str = "power_timeout=120\nshell_timeout=60\nlogin_timeout=60\n";
 
 struct Httpbin {
     server: Server,

@@ -1,42 +1,33 @@
 //! Kasa plugs of tplink-smarthome-simulator.
 
-use crate::report::Report;
-use crate::server::{Server, command, file, installed};
+use crate::plugs::Plugs;
+use crate::report::{AMPLE, Report};
+use crate::server::{command, file, installed};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Pauses that cost a test less than a person's.
-const QUICK: &str = "hold=0.05\nstonith_status_sleep=0.05\n";
 /// For what ends only when the time is over.
 const SHORT: &str = "power_timeout=0.6\nshell_timeout=0.3\nlogin_timeout=0.3\n";
-/// For what ends by itself, on however slow a machine.
-const AMPLE: &str = "power_timeout=120\nshell_timeout=60\nlogin_timeout=60\n";
 
-/// Some plugs.
-struct Plugs {
-    server: Server,
-    ports: Vec<u16>,
-}
+/// Some plugs of the simulator.
+struct Kasa(Plugs);
 
-impl Plugs {
-    fn start(name: &str, made: &Value) -> Plugs {
+impl Kasa {
+    fn start(name: &str, made: &Value) -> Kasa {
         let mut command = command(Path::new("node"));
         command.arg(file("kasa_plugs.js")).arg(made.to_string());
         command.env("NODE_PATH", installed("node_modules"));
-        let server = Server::start(name, &mut command);
-        let ports = serde_json::from_str(&server.line()).unwrap();
-        Plugs { server, ports }
+        Kasa(Plugs::start(name, &mut command))
     }
 
-    /// The relays of each as they are, whatever it says.
+    /// The relays of each.
     fn relays(&mut self) -> Vec<Vec<u8>> {
-        serde_json::from_str(&self.server.ask("")).unwrap()
+        serde_json::from_value(self.0.truth()).unwrap()
     }
 
     /// Options for one of them.
     fn lines(&self, plug: usize, action: &str, options: &str) -> String {
-        let port = self.ports[plug];
-        format!("action={action}\ntype=kasa\nip=127.0.0.1\nipport={port}\n{QUICK}{options}\n")
+        self.0.lines(plug, "kasa", action, options)
     }
 }
 
@@ -82,7 +73,7 @@ const DAY: [(&str, i32, &str, u8); 11] = [
 fn single_plugs(report: &mut Report) {
     let models = ["hs100", "hs110", "hs110v2"];
     let made = models.map(|model| json!({"model": model, "alias": "storage-a"}));
-    let mut plugs = Plugs::start("kasa-single", &json!(made));
+    let mut plugs = Kasa::start("kasa-single", &json!(made));
     for (at, model) in models.iter().enumerate() {
         for (action, code, text, relay) in DAY {
             report.run(&format!("{model} {action}"), &plugs.lines(at, action, AMPLE), code, text);
@@ -104,7 +95,7 @@ fn single_plugs(report: &mut Report) {
 }
 
 fn a_strip(report: &mut Report) {
-    let mut plugs = Plugs::start("kasa-strip", &json!([{"model": "hs300", "data": all_on()}]));
+    let mut plugs = Kasa::start("kasa-strip", &json!([{"model": "hs300", "data": all_on()}]));
     for (action, outlet, code, text, relays) in [
         ("monitor", "", 0, "", [1, 1, 1, 1, 1, 1]),
         ("status", "2", 0, "Status: ON", [1, 1, 1, 1, 1, 1]),
@@ -147,7 +138,7 @@ fn evidence_against_an_off(report: &mut Report) {
     let mut schedule = is_on();
     let rule = json!({"name": "evening", "enable": 1, "sact": 1});
     schedule["schedule"] = json!({"rules": {"rule_list": [rule]}});
-    let mut plugs = Plugs::start(
+    let mut plugs = Kasa::start(
         "kasa-evidence",
         &json!([
             {"model": "hs110", "data": load},
@@ -178,7 +169,7 @@ fn evidence_against_an_off(report: &mut Report) {
 
 fn slow_plugs(report: &mut Report) {
     let made = |delay: u32| json!({"model": "hs100", "responseDelay": delay});
-    let mut plugs = Plugs::start("kasa-slow", &json!([made(300), made(3_600_000)]));
+    let mut plugs = Kasa::start("kasa-slow", &json!([made(300), made(3_600_000)]));
     for (action, code, text, relay) in DAY {
         let name = format!("hs100 that takes its time {action}");
         report.run(&name, &plugs.lines(0, action, AMPLE), code, text);
@@ -192,7 +183,7 @@ fn slow_plugs(report: &mut Report) {
 
 fn unreliable_plugs(report: &mut Report) {
     let made = |share: f64| json!({"model": "hs110", "unreliablePercent": share, "data": is_on()});
-    let mut plugs = Plugs::start("kasa-unreliable", &json!([made(0.5), made(1.0)]));
+    let mut plugs = Kasa::start("kasa-unreliable", &json!([made(0.5), made(1.0)]));
     let patient = "power_timeout=120\nshell_timeout=1\nretry_on=100\n";
     let changes = [("off", "Success: Powered OFF", 0), ("on", "Success: Powered ON", 1)];
     for (at, (action, text, relay)) in changes.into_iter().cycle().take(10).enumerate() {
@@ -211,8 +202,7 @@ fn unreliable_plugs(report: &mut Report) {
         let lines = plugs.lines(1, action, SHORT);
         report.run(&format!("hs110, every answer is noise, {action}"), &lines, 1, "");
     }
-    let ports = plugs.ports.clone();
+    let gone = plugs.lines(0, "off", SHORT);
     drop(plugs);
-    let gone = format!("action=off\ntype=kasa\nip=127.0.0.1\nipport={}\n{SHORT}", ports[0]);
     report.run("hs110 that is gone off", &gone, 1, "it takes no connection");
 }

@@ -1,17 +1,14 @@
 //! TP-Link plugs by KLAP: the cryptography and the fake devices of python-kasa, with what it has
 //! recorded of real ones.
 
-use crate::report::Report;
-use crate::server::{Server, command, file, installed};
+use crate::plugs::Plugs;
+use crate::report::{AMPLE, Report};
+use crate::server::{command, file, installed};
 use serde_json::{Value, json};
 
 const ACCOUNT: &str = "username=me@example.org\npassword=hush-ö\n";
-/// Pauses that cost a test less than a person's.
-const QUICK: &str = "hold=0.05\nstonith_status_sleep=0.05\n";
 /// For what ends only when the time is over.
 const SHORT: &str = "power_timeout=2\n";
-/// For what ends by itself, on however slow a machine.
-const AMPLE: &str = "power_timeout=120\nshell_timeout=60\nlogin_timeout=60\n";
 
 /// Plugs and sockets that are asked: a recording, the versions of the handshake, an outlet, its
 /// position and how many there are.
@@ -38,33 +35,12 @@ const PLUGS: [(&str, &[u8], &str, usize, usize); 20] = [
     ("iot/HS300(US)_2.0_1.0.12", &[1, 2], "2", 2, 6),
 ];
 
-/// Some plugs.
-struct Plugs {
-    server: Server,
-    ports: Vec<u16>,
-}
-
-impl Plugs {
-    fn start(name: &str, made: &[Value]) -> Plugs {
-        let mut command = command(&installed("python/bin/python"));
-        command.arg(file("klap_device.py")).args(made.iter().map(Value::to_string));
-        command.env("PYTHONPATH", installed("python-kasa"));
-        let server = Server::start(name, &mut command);
-        let ports = serde_json::from_str(&server.line()).unwrap();
-        Plugs { server, ports }
-    }
-
-    /// What is true of one of them, whatever it says.
-    fn truth(&mut self, plug: usize) -> Value {
-        let all: Value = serde_json::from_str(&self.server.ask("")).unwrap();
-        all[plug].clone()
-    }
-
-    /// Options for one of them.
-    fn lines(&self, plug: usize, family: &str, action: &str, options: &str) -> String {
-        let port = self.ports[plug];
-        format!("action={action}\ntype={family}\nip=127.0.0.1\nipport={port}\n{QUICK}{options}\n")
-    }
+/// Plugs of python-kasa.
+fn start(name: &str, made: &[Value]) -> Plugs {
+    let mut command = command(&installed("python/bin/python"));
+    command.arg(file("klap_device.py")).args(made.iter().map(Value::to_string));
+    command.env("PYTHONPATH", installed("python-kasa"));
+    Plugs::start(name, &mut command)
 }
 
 fn made(recording: &str) -> Value {
@@ -109,7 +85,7 @@ fn good_plugs(report: &mut Report) {
         plug["version"] = json!(version);
         plug
     });
-    let mut plugs = Plugs::start("klap-good", &versions.collect::<Vec<_>>());
+    let mut plugs = start("klap-good", &versions.collect::<Vec<_>>());
     for (at, ((recording, _, outlet, position, count), version)) in all.into_iter().enumerate() {
         for (action, code, text, is_on) in DAY {
             let name = format!("{recording} {outlet:?} version {version} {action}");
@@ -119,7 +95,7 @@ fn good_plugs(report: &mut Report) {
             let relays: Vec<bool> = (1..=count).map(|each| each != position || is_on).collect();
             report.equal(
                 &format!("{name}, relays"),
-                plugs.truth(at)["relays"].clone(),
+                plugs.truth()[at]["relays"].clone(),
                 json!(relays),
             );
         }
@@ -138,16 +114,16 @@ fn other_outlets(report: &mut Report) {
         ("iot/HS300(US)_2.0_1.0.12", "", "no plug is given"),
         ("iot/EP10(US)_1.0_1.0.2", "2", "none named \"2\""),
     ];
-    let mut plugs = Plugs::start("klap-outlets", &all.map(|(recording, ..)| made(recording)));
+    let mut plugs = start("klap-outlets", &all.map(|(recording, ..)| made(recording)));
     for (at, (recording, outlet, text)) in all.into_iter().enumerate() {
-        let before = plugs.truth(at)["relays"].clone();
+        let before = plugs.truth()[at]["relays"].clone();
         for action in ["off", "reboot", "on", "status"] {
             let name = format!("{recording} {outlet:?} {action}");
             let options = format!("{AMPLE}{ACCOUNT}plug={outlet}");
             report.run(&name, &plugs.lines(at, family(recording), action, &options), 1, text);
             report.equal(
                 &format!("{name}, relays"),
-                plugs.truth(at)["relays"].clone(),
+                plugs.truth()[at]["relays"].clone(),
                 before.clone(),
             );
         }
@@ -157,7 +133,7 @@ fn other_outlets(report: &mut Report) {
 /// Nothing that is made of a wrong password is sent.
 fn other_accounts(report: &mut Report) {
     let all = ["smart/P110(EU)_1.0_1.2.3", "iot/KP115(US)_1.0_1.0.21"];
-    let mut plugs = Plugs::start("klap-accounts", &all.map(made));
+    let mut plugs = start("klap-accounts", &all.map(made));
     for (at, recording) in all.into_iter().enumerate() {
         for action in ["off", "reboot", "on", "status", "monitor"] {
             for account in [
@@ -170,7 +146,7 @@ fn other_accounts(report: &mut Report) {
                 report.run(&name, &lines, 1, "the user or password is rejected");
             }
         }
-        let truth = plugs.truth(at);
+        let truth = plugs.truth()[at].clone();
         report.equal(&format!("{recording}, logins"), truth["logins"].clone(), json!(0));
         report.equal(&format!("{recording}, relay"), truth["relays"].clone(), json!([true]));
     }
@@ -184,13 +160,13 @@ fn short_sessions(report: &mut Report) {
         plug["lasts"] = json!(1);
         plug
     });
-    let mut plugs = Plugs::start("klap-sessions", &short);
+    let mut plugs = start("klap-sessions", &short);
     for (at, (recording, outlet)) in all.into_iter().enumerate() {
         for (action, code, text, is_on) in DAY {
             let name = format!("{recording} that forgets {action}");
             let options = format!("{AMPLE}{ACCOUNT}plug={outlet}");
             report.run(&name, &plugs.lines(at, family(recording), action, &options), code, text);
-            let relay = plugs.truth(at)["relays"][2].clone();
+            let relay = plugs.truth()[at]["relays"][2].clone();
             report.equal(&format!("{name}, relay"), relay, json!(is_on));
         }
     }
@@ -220,14 +196,14 @@ fn evidence_against_an_off(report: &mut Report) {
         plug["changes"] = changes.clone();
         plug
     });
-    let mut plugs = Plugs::start("klap-evidence", &changed);
+    let mut plugs = start("klap-evidence", &changed);
     for (at, (recording, _, outlet, text)) in all.into_iter().enumerate() {
         for action in ["off", "reboot"] {
             let name = format!("{recording} {text:?} {action}");
             let options = format!("{SHORT}{ACCOUNT}plug={outlet}");
             report.run(&name, &plugs.lines(at, family(recording), action, &options), 1, text);
             // And nothing has sent an on.
-            let relay = plugs.truth(at)["relays"][0].clone();
+            let relay = plugs.truth()[at]["relays"][0].clone();
             report.equal(&format!("{name}, relay"), relay, json!(false));
         }
     }
@@ -241,7 +217,7 @@ fn unsafe_settings(report: &mut Report) {
         ("smart/P115(US)_1.0_1.1.3", "", "the firmware updates itself"),
         ("smart/P100(US)_1.0.0_1.4.0", "", "it reaches TP-Link's cloud"),
     ];
-    let plugs = Plugs::start("klap-settings", &all.map(|(recording, ..)| made(recording)));
+    let plugs = start("klap-settings", &all.map(|(recording, ..)| made(recording)));
     for (at, (recording, outlet, text)) in all.into_iter().enumerate() {
         let options = format!("{AMPLE}{ACCOUNT}unsafe_settings=fail\nplug={outlet}");
         let lines = plugs.lines(at, family(recording), "monitor", &options);

@@ -7,5 +7,8 @@ mod httpbin;
 mod kasa;
 mod klap;
 mod metadata;
+mod plugs;
+#[path = "../program/mod.rs"]
+mod program;
 mod report;
 mod server;

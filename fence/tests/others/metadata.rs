@@ -1,10 +1,11 @@
 //! The schema of metadata in ClusterLabs' fence-agents.
 
+use crate::program;
 use crate::report::Report;
-use crate::server::{command, installed};
+use crate::server::{PATIENCE, command, installed};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 const SCHEMA: &str = "fence-agents/usr/share/cluster/relaxng/metadata.rng";
 
@@ -30,11 +31,9 @@ fn metadata() {
 }
 
 fn described(action: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
-    let mut program = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"));
-    let output = program.args(["-o", action]).output().unwrap();
-    assert!(output.status.success(), "{action}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let run = program::run(&["-o", action], "", PATIENCE);
+    assert_eq!(run.code, Some(0), "{action}: {}", run.stderr);
+    run.stdout
 }
 
 /// Exit 1 and 3 of xmllint are a document that is not well-formed and one that is not valid; any

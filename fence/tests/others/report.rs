@@ -1,24 +1,20 @@
 //! Runs of the program, what they should end in, and the list of all that was checked.
 
+use crate::program::{self, Run};
 use crate::server::PATIENCE;
 use std::fmt::Debug;
-use std::io::{Read, Write};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
-use std::thread;
+use std::io::Write;
+
+/// Pauses that cost a test less than a person's.
+pub(crate) const QUICK: &str = "hold=0.05\nstonith_status_sleep=0.05\n";
+/// Times for what ends by itself, on however slow a machine.
+pub(crate) const AMPLE: &str = "power_timeout=120\nshell_timeout=60\nlogin_timeout=60\n";
 
 /// All that was checked with one thing that other people wrote.
 pub(crate) struct Report {
     with: &'static str,
     count: usize,
     wrong: Vec<String>,
-}
-
-/// How a run of the program ended; without a code, it did not.
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
 }
 
 impl Report {
@@ -29,14 +25,14 @@ impl Report {
     /// Runs the program with these lines on standard input. It has to end with this code, and to say
     /// this: a success on standard output and nothing else, an error in one line.
     pub(crate) fn run(&mut self, name: &str, input: &str, code: i32, text: &str) {
-        let run = fence(input);
+        let run = program::run(&[], input, PATIENCE);
         let wrong = run.wrong(input, code, text);
         self.note(name, wrong.map(|wrong| format!("{wrong}: {}", run.shown())));
     }
 
     /// Runs the program, whether it succeeds or not; returns whether it told a success.
     pub(crate) fn try_run(&mut self, name: &str, input: &str) -> bool {
-        let run = fence(input);
+        let run = program::run(&[], input, PATIENCE);
         let has_ended_well = run.code == Some(0) || run.wrong(input, 1, "").is_none();
         self.note(name, (!has_ended_well).then(|| run.shown()));
         run.code == Some(0)
@@ -94,30 +90,4 @@ impl Run {
 /// Not by `println!`, which the test harness swallows.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-fn fence(input: &str) -> Run {
-    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let (sender, both) = channel();
-    thread::spawn(move || {
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        out.read_to_string(&mut stdout).unwrap();
-        err.read_to_string(&mut stderr).unwrap();
-        // Nobody listens any more for a program that took too long.
-        let _ = sender.send((stdout, stderr));
-    });
-    let Ok((stdout, stderr)) = both.recv_timeout(PATIENCE) else {
-        child.kill().unwrap();
-        child.wait().unwrap();
-        return Run { code: None, stdout: String::new(), stderr: String::new() };
-    };
-    Run { code: child.wait().unwrap().code(), stdout, stderr }
 }

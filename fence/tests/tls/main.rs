@@ -1,13 +1,16 @@
 //! The program against a device with TLS, whose certificate nobody but itself has signed.
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
+#[path = "../program/mod.rs"]
+mod program;
+
+use program::Run;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +19,9 @@ use std::time::Duration;
 // -addext basicConstraints=critical,CA:FALSE
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/certificate.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/key.pem");
+
+/// A program that has not ended by then never will.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A device that is always off; returns its port.
 fn device() -> u16 {
@@ -50,22 +56,12 @@ fn device() -> u16 {
     port
 }
 
-/// The exit code and the message of a status.
-fn status(port: u16, options: &str) -> (Option<i32>, String) {
+fn status(port: u16, options: &str) -> Run {
     let input = format!(
         "action=status\ntype=http\nip=127.0.0.1\nipport={port}\npower_off_url=/0\npower_on_url=/1\n\
          status_url=/\nstatus_on_regex=^on$\nstatus_off_regex=^off$\npower_timeout=1\n{options}\n"
     );
-    #[expect(clippy::disallowed_methods, reason = "the program under test is run")]
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fence_smartplug"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    program::run(&[], &input, PATIENCE)
 }
 
 #[test]
@@ -88,8 +84,8 @@ fn a_certificate_is_believed_only_where_that_was_asked_for() {
         // No TLS at all.
         ("ssl=0".to_string(), 1),
     ] {
-        let (seen, message) = status(port, &options);
-        assert_eq!(seen, Some(code), "{options}: {message}");
-        assert_eq!(message.lines().count(), if code == 1 { 1 } else { 0 }, "{options}: {message}");
+        let Run { code: seen, stdout, stderr } = status(port, &options);
+        assert_eq!(seen, Some(code), "{options}: {stdout}{stderr}");
+        assert_eq!(stderr.lines().count(), if code == 1 { 1 } else { 0 }, "{options}: {stderr}");
     }
 }
