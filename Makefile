@@ -3,12 +3,12 @@
 TARGET := x86_64-unknown-linux-musl
 LAB := target/release/lab
 
-.PHONY: demo test test-all faults bench check others lab-test build lab tools clean
+.PHONY: demo test test-all faults bench check others conformance mutants lab-test build lab tools clean
 
 demo: build lab
 	$(LAB) demo
 
-test: check others lab-test
+test: check others conformance lab-test
 
 # What needs no machine: formatting, lints, unit tests.
 check: tools
@@ -20,11 +20,19 @@ check: tools
 others: tools
 	folder=$$(fence/tests/others/install.sh) && HASAN_OTHERS=$$folder cargo test -p hasan-fence --features others --test others
 
+# The tools that other people wrote for agents, of Debian 12 and 13.
+conformance: build
+	cargo run -p hasan-conformance
+
+# The same with programs that are broken on purpose: the right tool has to see it.
+mutants: tools
+	tests/conformance/mutants.sh
+
 # Real machines: Debian 12; and all there is on Debian 12 and 13, which takes hours.
 lab-test: build lab
 	$(LAB) test
 
-test-all: check others build lab
+test-all: check others conformance build lab
 	$(LAB) test --all
 	$(LAB) --release trixie test --all
 

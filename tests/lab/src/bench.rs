@@ -7,14 +7,18 @@ use crate::pool_checks::{AGENTS, POOL, by_hand, exports};
 use crate::state::Lab;
 use anyhow::Result;
 
+/// How often ZFS writes its sign of life, milliseconds; after how many that fail it suspends the pool, 0 for never; and how
+/// many an import waits for. First ZFS's own values, last ours.
+const SIGNS: [[u32; 3]; 4] = [[1000, 10, 20], [500, 10, 20], [500, 0, 10], [250, 0, 10]];
+
 /// Runs all of them, or those of these names.
 pub(crate) fn run(lab: &Lab, only: &[String]) -> Result<()> {
     let is_asked = |name: &str| only.is_empty() || only.iter().any(|each| each == name);
     if is_asked("monitor") {
         monitor(lab)?;
     }
-    for interval in [1000, 500, 250].iter().filter(|_| is_asked("import")) {
-        import(lab, *interval)?;
+    for signs in SIGNS.iter().filter(|_| is_asked("import")) {
+        import(lab, *signs)?;
     }
     if is_asked("luns") {
         many_luns::bench(lab)?;
@@ -42,11 +46,14 @@ fn monitor(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The start that takes the pool of a dead node, while ZFS writes its sign of life each so many milliseconds.
-fn import(lab: &Lab, interval: u32) -> Result<()> {
+/// The start that takes the pool of a dead node, by how both nodes write their sign of life.
+fn import(lab: &Lab, [interval, fail, import]: [u32; 3]) -> Result<()> {
     let (dead, here) = by_hand(lab)?;
     for hand in [&dead, &here] {
-        hand.run(&format!("echo {interval} > /sys/module/zfs/parameters/zfs_multihost_interval"))?;
+        hand.run(&format!(
+            "cd /sys/module/zfs/parameters; echo {interval} > zfs_multihost_interval; \
+             echo {fail} > zfs_multihost_fail_intervals; echo {import} > zfs_multihost_import_intervals"
+        ))?;
     }
     // The label that the next importer reads has to tell of it.
     dead.run("for i in 1 2 3; do zfs set hasan:measured=$i san-pool; zpool sync san-pool; done")?;
@@ -57,7 +64,7 @@ fn import(lab: &Lab, interval: u32) -> Result<()> {
     here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
     let said = here.expect("start", 0, &[])?;
     println!(
-        "zfs_multihost_interval {interval}: a start that takes over takes {:.1} s",
+        "zfs_multihost_interval {interval}, fail_intervals {fail}, import_intervals {import}: a start that takes over takes {:.1} s",
         said.took.as_secs_f64()
     );
     Ok(())

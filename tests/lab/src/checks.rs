@@ -1,21 +1,23 @@
 //! The lab's checks, a line for each; and the demo.
 
-use crate::command::await_until;
-use crate::machine::{self, Machine};
+use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
     access_checks, cluster, faults, fences, load, lun_checks, many_luns, pool_checks, scenarios,
-    ssh, timers, vlans,
+    ssh, tester, timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
+use std::fs;
 use std::time::Instant;
+use support::command::await_until;
 
 type Check = (&'static str, fn(&Lab) -> Result<()>);
 
 /// What `make test` runs: it has to end in good time on a slow machine.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     ("disks lose what was not flushed, and nothing else", disks_lose_unflushed),
     ("an administrator's commands", commands),
+    ("ocf-tester on every agent", tester::all_agents),
     ("zfs-pool refuses while another may have the pool", pool_checks::refusals),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
     ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
@@ -31,17 +33,18 @@ const CHECKS: [Check; 14] = [
 ];
 
 /// What fails in the field. `make test` runs one of them, by the seed; and all by name, or with `--all`.
-const FAULTS: [Check; 6] = [
+const FAULTS: [Check; 7] = [
     ("crash of the active node", scenarios::crash),
     ("the storage link is cut", scenarios::link_cut),
     ("a node with old data alone", scenarios::stale),
     ("a plug takes commands and does not obey", fences::stuck_plug),
     ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with one half", faults::released),
+    ("the third voter goes, then the standby", faults::quorum_goes),
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 12] = [
+const MORE: [Check; 11] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -50,11 +53,13 @@ const MORE: [Check; 12] = [
     ("a leg is damaged in silence", scenarios::silent_damage),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", faults::replaced_disk),
-    ("the third voter goes, then the standby", faults::quorum_goes),
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),
 ];
+
+/// How much of a machine's console is shown after a check has failed.
+const CONSOLE_LINES: usize = 40;
 
 /// What is asked for by parts of names. Nothing asks for [`CHECKS`] and one of [`FAULTS`], by the seed.
 fn asked(only: &[String], all: bool, seed: u64) -> Vec<Check> {
@@ -83,6 +88,7 @@ pub(crate) fn test(lab: &Lab, only: &[String], all: bool) -> Result<()> {
             Err(error) => {
                 let why = format!("{error:#}");
                 println!("{why}");
+                show_consoles(lab);
                 let why = why.lines().next().unwrap_or_default();
                 failed.push(format!("FAILED  {name} ({seconds:.0} s): {why}"));
             }
@@ -94,6 +100,17 @@ pub(crate) fn test(lab: &Lab, only: &[String], all: bool) -> Result<()> {
     println!("{} passed, {} failed", passed.len(), failed.len());
     ensure!(failed.is_empty() && !passed.is_empty(), "not all checks passed");
     Ok(())
+}
+
+/// The last lines that each machine's kernel has said: a node that was fenced has no other memory of them.
+fn show_consoles(lab: &Lab) {
+    for machine in &MACHINES {
+        let said = fs::read(machine.console(lab)).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines.len().saturating_sub(CONSOLE_LINES);
+        println!("the console of {}:\n{}", machine.name, lines[last..].join("\n"));
+    }
 }
 
 /// Shows the cluster, a planned failover and back, and a crash, while a client writes.
@@ -153,14 +170,11 @@ fn alerts(lab: &Lab, node: &Machine) -> Result<()> {
     // One of the members tells of a change, and takes a moment to know that there is somebody to tell.
     let change = "attrd_updater --name hasan-legs-missing --update 1 && attrd_updater --name hasan-legs-missing --update 2";
     await_until("an alert", timers::CLUSTER, || {
-        let look = || -> Result<String> {
-            ssh::run(lab, node, change)?;
-            let journal = "journalctl --sync; journalctl -o cat -t hasan-alert";
-            let of = |name| ssh::run(lab, Machine::named(name)?, journal);
-            Ok(of("storage-a")? + &of("storage-b")? + &of("quorum-c")?)
-        };
-        let journals = look().map_err(|error| format!("{error:#}"))?;
-        if journals.lines().any(|line| line == said) { Ok(()) } else { Err(journals) }
+        ssh::run(lab, node, change)?;
+        let journal = "journalctl --sync; journalctl -o cat -t hasan-alert";
+        let of = |name| ssh::run(lab, Machine::named(name)?, journal);
+        let journals = of("storage-a")? + &of("storage-b")? + &of("quorum-c")?;
+        if journals.lines().any(|line| line == said) { Ok(()) } else { bail!(journals) }
     })
 }
 

@@ -1,17 +1,18 @@
 //! Makes the cluster out of freshly booted machines: installs hasan, makes the pool, runs the example's script, and logs
 //! the client in.
 
-use crate::command::{await_until, run};
 use crate::machine::{MACHINES, Machine};
-use crate::state::{Lab, digest};
+use crate::state::Lab;
 use crate::{image, plug, ssh, timers};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::time::Duration;
+use support::cache::digest;
+use support::command::{await_until, run};
 
 /// The target that the client uses, and the device that it gets.
 pub(crate) const TARGET: &str = "iqn.2025-01.lab.home:hypervisor";
@@ -103,7 +104,7 @@ pub(crate) fn backend(lab: &Lab) -> Result<()> {
         let machine = Machine::named(&format!("storage-{own}"))?;
         await_until(&format!("all legs are on storage-{own}"), timers::CLUSTER, || {
             let list = "ls /dev/mapper/data-a1 /dev/mapper/data-a2 /dev/mapper/data-b1 /dev/mapper/data-b2";
-            ssh::run(lab, machine, list).map(|_| ()).map_err(|error| error.to_string())
+            ssh::run(lab, machine, list).map(|_| ())
         })?;
     }
     Ok(())
@@ -155,8 +156,7 @@ pub(crate) fn membership(lab: &Lab) -> Result<()> {
     let first = Machine::named("storage-a")?;
     on_each(&MACHINES[..2], |machine| {
         await_until(&format!("pcs is served on {}", machine.name), timers::PCS, || {
-            let there = ssh::run(lab, machine, "test -S /run/lab-pcs");
-            there.map(|_| ()).map_err(|error| format!("{error:#}"))
+            ssh::run(lab, machine, "test -S /run/lab-pcs").map(|_| ())
         })
     })?;
     let nodes: Vec<String> = MACHINES[..3]
@@ -181,11 +181,10 @@ pub(crate) fn membership(lab: &Lab) -> Result<()> {
         ssh::within(lab, machine, timers::PCS, start).map(|_| ())
     })?;
     await_until("all nodes are members", timers::CLUSTER, || {
-        let status = ssh::run(lab, first, "crm_mon --one-shot --output-as=xml");
-        let status = status.map_err(|error| format!("{error:#}"))?;
+        let status = ssh::run(lab, first, "crm_mon --one-shot --output-as=xml")?;
         match status.matches("online=\"true\"").count() {
             3 if status.contains("with_quorum=\"true\"") => Ok(()),
-            count => Err(format!("{count} members")),
+            count => bail!("{count} members"),
         }
     })
 }
@@ -233,18 +232,16 @@ pub(crate) fn luns_of_client(lab: &Lab) -> Result<String> {
 }
 
 /// Where each resource runs, as a node sees it; an error if one does not run, or does not run well.
-pub(crate) fn placement(lab: &Lab, from: &Machine) -> Result<BTreeMap<String, String>, String> {
-    let xml = ssh::run(lab, from, "crm_mon --one-shot --output-as=xml");
-    let xml = xml.map_err(|error| format!("{error:#}"))?;
-    parse_placement(&xml)
+pub(crate) fn placement(lab: &Lab, from: &Machine) -> Result<BTreeMap<String, String>> {
+    parse_placement(&ssh::run(lab, from, "crm_mon --one-shot --output-as=xml")?)
 }
 
-fn parse_placement(xml: &str) -> Result<BTreeMap<String, String>, String> {
+fn parse_placement(xml: &str) -> Result<BTreeMap<String, String>> {
     let mut reader = Reader::from_str(xml);
     let mut placement = BTreeMap::new();
     let mut resource = None;
     loop {
-        match reader.read_event().map_err(|error| error.to_string())? {
+        match reader.read_event()? {
             Event::Start(element) | Event::Empty(element) => {
                 let get = |name: &str| -> Option<String> {
                     let attribute = element.try_get_attribute(name).ok()??;
@@ -257,7 +254,7 @@ fn parse_placement(xml: &str) -> Result<BTreeMap<String, String>, String> {
                         let is_well = role.as_deref() == Some("Started")
                             && failed.as_deref() == Some("false");
                         if RESOURCES.contains(&name.as_str()) && !is_well {
-                            return Err(format!("{name} is {role:?}, failed: {failed:?}"));
+                            bail!("{name} is {role:?}, failed: {failed:?}");
                         }
                         // One that is starting has its node already.
                         resource = is_well.then_some(name);
@@ -293,10 +290,10 @@ pub(crate) fn await_placed(lab: &Lab, from: &Machine, on: Option<&str>) -> Resul
         let placement = placement(lab, from)?;
         let nodes: Vec<Option<&String>> =
             RESOURCES.iter().map(|resource| placement.get(*resource)).collect();
-        let Some(first) = nodes[0] else { return Err(format!("{placement:?}")) };
+        let Some(first) = nodes[0] else { bail!("{placement:?}") };
         let together = nodes.iter().all(|each| *each == Some(first));
         if !together || on.is_some_and(|on| on != first) {
-            return Err(format!("{placement:?}"));
+            bail!("{placement:?}");
         }
         node.clone_from(first);
         Ok(())

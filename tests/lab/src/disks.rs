@@ -1,13 +1,13 @@
 //! Data disks that lose what was not flushed when their machine dies: nbdkit keeps writes in its own memory and passes
 //! them on to the file at a flush. A killed QEMU alone would leave them in the host's page cache, as if flushed.
 
-use crate::command::run;
 use crate::machine::Machine;
 use crate::state::Lab;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
+use support::command::run;
 
 /// Size of a data disk, bytes.
 const SIZE: u64 = 1 << 30;

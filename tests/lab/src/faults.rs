@@ -2,7 +2,6 @@
 //! active node dies at a certain moment after it: where the mark was written by then, the other node must not serve alone;
 //! where it was not, it must, with all that was acknowledged.
 
-use crate::command::{await_until, stage};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
@@ -11,8 +10,9 @@ use crate::scenarios::{
 };
 use crate::state::Lab;
 use crate::{cluster, net, plug, ssh, timers};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::command::{await_until, stage};
 
 /// The standby's target is started anew; the link is cut in maintenance mode, and the watch is killed in the middle; the
 /// standby dies. The client has no error, nothing moves, and no hand brings a leg back.
@@ -33,7 +33,7 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
         net::connect("stor", standby.id, false)?;
         let journal = "journalctl -o cat -u hasan-backend-watch | grep -q 'is lost; its I/O waits'";
         await_until("the legs are lost", timers::CLUSTER, || {
-            ssh::run(lab, active, journal).map(|_| ()).map_err(|error| format!("{error:#}"))
+            ssh::run(lab, active, journal).map(|_| ())
         })?;
         kill_watch(lab, active)?;
         await_one_half(lab, active)?;
@@ -86,12 +86,12 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
     stage("it is reported and left alone, the other one is back", || {
         let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{command}$'");
         await_until(&command, timers::CLUSTER, || {
-            ssh::run(lab, active, &journal).map(|_| ()).map_err(|error| format!("{error:#}"))?;
+            ssh::run(lab, active, &journal)?;
             let status = pool_status(lab, active)?;
             let lines: Vec<&str> = status.lines().filter(|line| line.contains("data-")).collect();
             let online = lines.iter().filter(|line| line.contains("ONLINE")).count();
             let is_alone = lines.iter().any(|line| line.contains(leg) && !line.contains("ONLINE"));
-            if online == 3 && is_alone { Ok(()) } else { Err(status) }
+            if online == 3 && is_alone { Ok(()) } else { bail!(status) }
         })
     })?;
     stage(&command, || {
@@ -112,28 +112,34 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
     let is_quorate = |want: bool| {
         let ask = format!("crm_node --quorum | grep -x {}", u8::from(want));
         await_until(&format!("quorum: {want}"), timers::CLUSTER, || {
-            ssh::run(lab, active, &ask).map(|_| ()).map_err(|error| format!("{error:#}"))
+            ssh::run(lab, active, &ask).map(|_| ())
         })
     };
     stage("the third voter goes, the active node goes on", || {
         machine::kill(lab, quorum)?;
         let lost = format!("crm_node --partition | grep -v {}", quorum.name);
-        await_until("it is known", timers::CLUSTER, || {
-            ssh::run(lab, active, &lost).map(|_| ()).map_err(|error| format!("{error:#}"))
-        })?;
+        await_until("it is known", timers::CLUSTER, || ssh::run(lab, active, &lost).map(|_| ()))?;
         is_quorate(true)?;
         writer.await_more(BLOCKS)
     })?;
-    let acknowledged = stage("the standby goes too", || {
+    stage("the standby goes too, nothing is acknowledged", || {
         machine::kill(lab, standby)?;
         is_quorate(false)?;
-        Ok(writer.acks().count)
+        let acknowledged = writer.acks().count;
+        // The watch asks for the mark again and again. Pacemaker would take it on a node that has lost all others.
+        let refused =
+            "journalctl -o cat -u hasan-backend-watch | grep -c 'the cluster has no quorum'";
+        await_until("the mark is refused twice", timers::CLUSTER, || {
+            let count = ssh::run(lab, active, refused)?;
+            if count.trim().parse::<u32>()? >= 2 { Ok(()) } else { bail!(count) }
+        })?;
+        let more = writer.acks().count - acknowledged;
+        ensure!(more == 0, "{more} blocks were acknowledged with one leg, and no mark");
+        Ok(())
     })?;
     stage("the third voter is back, the cluster serves", || {
         machine::boot(lab, quorum)?;
         ssh::await_one(lab, quorum)?;
-        let more = writer.acks().count - acknowledged;
-        ensure!(more == 0, "{more} blocks were acknowledged with one leg, and no mark");
         cluster::await_placed(lab, quorum, None)?;
         writer.await_more(BLOCKS)
     })?;
@@ -148,7 +154,7 @@ fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
 pub(crate) fn await_one_half(lab: &Lab, active: &Machine) -> Result<()> {
     await_until("the lost legs are known to be lost", timers::CLUSTER, || {
         let status = pool_status(lab, active)?;
-        if status.contains("FAULTED") { Ok(()) } else { Err(status) }
+        if status.contains("FAULTED") { Ok(()) } else { bail!(status) }
     })
 }
 
@@ -300,9 +306,8 @@ fn hold_marks(lab: &Lab, node: &Machine, what: &str) -> Result<()> {
 /// Waits until so many requests were held up.
 fn await_held(lab: &Lab, node: &Machine, requests: usize) -> Result<()> {
     await_until("a mark is asked for", timers::CLUSTER, || {
-        let held =
-            ssh::run(lab, node, "cat /run/lab/held").map_err(|error| format!("{error:#}"))?;
+        let held = ssh::run(lab, node, "cat /run/lab/held")?;
         let count = held.lines().count();
-        if count >= requests { Ok(()) } else { Err(format!("{count} of {requests}")) }
+        if count >= requests { Ok(()) } else { bail!("{count} of {requests}") }
     })
 }

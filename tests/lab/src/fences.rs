@@ -1,12 +1,12 @@
 //! What depends on the plugs: one that lies, one that does not obey, and a second one behind it.
 
-use crate::command::{await_until, stage};
 use crate::machine::{self, Machine};
 use crate::scenarios::{BLOCKS, await_healed, check_no_pool, judge, query_mark, written_to};
 use crate::state::Lab;
 use crate::{cluster, plug, qmp, ssh, timeline, timers};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
+use support::command::{await_until, stage};
 
 /// The active node is frozen, and its plug lies: it is taken for dead and wakes up later. Nothing that it writes then
 /// reaches a leg of the other node, and it serves nobody.
@@ -28,13 +28,13 @@ pub(crate) fn frozen(lab: &Lab) -> Result<()> {
         let refused =
             format!("grep -h . {target}/fabric_statistics/iscsi_login_stats/authorize_fails");
         await_until("its logins are refused", timers::CLUSTER, || {
-            let count = ssh::run(lab, survivor, &refused).map_err(|error| format!("{error:#}"))?;
-            if count.trim() == "0" { Err("no login was refused".to_string()) } else { Ok(()) }
+            let count = ssh::run(lab, survivor, &refused)?;
+            if count.trim() == "0" { bail!("no login was refused") } else { Ok(()) }
         })?;
         // It does not know yet what it missed, and asks the cluster to mark the other one. Nobody must take that.
         await_until("it has asked to let its legs go", timers::CLUSTER, || {
             let asked = "journalctl -o cat -u hasan-backend-watch | grep -E 'record .*(has it:|does not have the pool)'";
-            ssh::run(lab, sleeper, asked).map(|_| ()).map_err(|error| format!("{error:#}"))
+            ssh::run(lab, sleeper, asked).map(|_| ())
         })?;
         let mark = ssh::run(lab, Machine::named("quorum-c")?, &query_mark(survivor))?;
         ensure!(mark.trim() == "none", "{} is marked, since {mark}", survivor.name);
@@ -71,16 +71,13 @@ pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
     qmp::command(&sleeper.control(lab), "stop", json!({}))?;
     stage(&format!("{} freezes, and cannot be fenced", sleeper.name), || {
         await_until("two fencings have failed", timers::CLUSTER, || {
-            let history = ssh::run(lab, survivor, "crm_mon --one-shot --output-as=xml");
-            let history = history.map_err(|error| format!("{error:#}"))?;
+            let history = ssh::run(lab, survivor, "crm_mon --one-shot --output-as=xml")?;
             let is_failed =
                 |line: &&str| line.contains("<fence_event") && line.contains("status=\"failed\"");
             let events: Vec<&str> = history.lines().filter(is_failed).collect();
-            if events.len() >= 2 { Ok(()) } else { Err(events.join("\n")) }
+            if events.len() >= 2 { Ok(()) } else { bail!(events.join("\n")) }
         })?;
-        let said = "journalctl -o cat -u pacemaker | grep -c 'it took the command and is still on'";
-        let count = ssh::run(lab, survivor, said)?;
-        println!("the plug took {} commands", count.trim());
+        println!("the plug took {} commands", disobeyed(lab, survivor)?);
         check_no_pool(lab, survivor)
     })?;
     stage(&format!("the plug is mended, {} takes over", survivor.name), || {
@@ -114,12 +111,17 @@ pub(crate) fn second_plug(lab: &Lab) -> Result<()> {
     stage(&format!("{name} freezes, its second plug cuts its power"), || {
         cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
     })?;
-    let said = "journalctl -o cat -u pacemaker | grep -c 'it took the command and is still on'";
-    ensure!(ssh::run(lab, survivor, said)?.trim() != "0", "the first plug was not tried");
+    ensure!(disobeyed(lab, survivor)? > 0, "the first plug was not tried");
     stage(&format!("{name} returns, the pool heals"), || {
         ssh::await_one(lab, sleeper)?;
         await_healed(lab, survivor, sleeper)
     })?;
     writer.await_more(BLOCKS)?;
     judge(lab, &writer.stop()?)
+}
+
+/// How often a node has found that a plug took a command and did not obey.
+fn disobeyed(lab: &Lab, by: &Machine) -> Result<usize> {
+    let journal = ssh::run(lab, by, "journalctl -o cat -u pacemaker")?;
+    Ok(journal.matches("it took the command and is still on").count())
 }

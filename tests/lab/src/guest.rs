@@ -2,15 +2,15 @@
 //! runs them. In it there is nothing but the writer.
 
 use crate::cluster::{PORTAL, TARGET};
-use crate::command::{await_until, run};
 use crate::load::{Acks, SLOTS};
 use crate::machine::{self, CPU};
 use crate::net::NAMESPACE;
 use crate::state::Lab;
 use crate::{image, timers};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::fs;
 use std::path::PathBuf;
+use support::command::{await_until, run};
 
 /// Loads the driver of its disk and writes.
 const INIT: &str = "#!/bin/sh
@@ -94,6 +94,6 @@ pub(crate) fn await_more(lab: &Lab, blocks: u64) -> Result<()> {
     let goal = acks(lab).count + blocks;
     await_until(&format!("{blocks} more blocks of the guest"), timers::CLUSTER, || {
         let acks = acks(lab);
-        if acks.count >= goal { Ok(()) } else { Err(format!("{} of {goal}", acks.count)) }
+        if acks.count >= goal { Ok(()) } else { bail!("{} of {goal}", acks.count) }
     })
 }

@@ -1,12 +1,11 @@
 //! The client's load: a writer in the client, the list of what was acknowledged to it kept here, outside of all
 //! machines, and the comparison afterwards.
 
-use crate::command::await_until;
+use crate::cluster;
 use crate::machine::Machine;
 use crate::ssh;
 use crate::state::Lab;
 use crate::timers;
-use crate::{cluster, command};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +14,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
+use support::command::{self, await_until};
 
 /// How many places the writer goes round over.
 pub(crate) const SLOTS: u64 = 200;
@@ -122,7 +122,7 @@ impl Writer {
             let acks = self.acks();
             match acks.count {
                 count if count >= goal => Ok(()),
-                count => Err(format!("{count} of {goal}; last errors: {:?}", acks.errors.last())),
+                count => bail!("{count} of {goal}; last errors: {:?}", acks.errors.last()),
             }
         })
     }
@@ -132,7 +132,7 @@ impl Writer {
         drop(self.child.stdin.take());
         await_until("the writer ends", timers::BLOCKS, || match self.child.try_wait() {
             Ok(Some(_)) => Ok(()),
-            other => Err(format!("{other:?}")),
+            other => bail!("{other:?}"),
         })?;
         match self.reader.join() {
             Ok(result) => result.map_err(anyhow::Error::msg)?,
@@ -198,15 +198,6 @@ pub(crate) fn summary(acks: &Acks, lost: &[String]) -> String {
         lost.len(),
         acks.errors.len()
     )
-}
-
-/// What the kernels say where a client had errors.
-pub(crate) fn show_kernels(lab: &Lab) {
-    for name in ["client", "storage-a", "storage-b"] {
-        let said = Machine::named(name)
-            .and_then(|machine| ssh::run(lab, machine, "dmesg --notime | tail -n 25"));
-        println!("the kernel of {name}:\n{}", said.unwrap_or_else(|error| format!("{error:#}")));
-    }
 }
 
 /// Proves on a real machine that its disks lose what was not flushed, and nothing else.

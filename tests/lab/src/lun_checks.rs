@@ -1,11 +1,11 @@
 //! `sync-iscsi-luns`, action by action, on real kernels, beside people and programs that use targetcli.
 
-use crate::command::await_until;
 use crate::machine::{self, Machine};
 use crate::pool_checks::{AGENTS, CLIENT_SIDE, Hand, Said, by_hand};
 use crate::state::Lab;
 use crate::{cluster, ssh, timers};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use support::command::await_until;
 
 const DATASET: &str = "san-pool/iscsi/hypervisor";
 
@@ -44,9 +44,7 @@ fn served(here: &Hand<'_>) -> Result<String> {
 
 fn zvol_exists(here: &Hand<'_>, name: &str) -> Result<()> {
     await_until(&format!("{name} has its device"), timers::CLUSTER, || {
-        here.run(&format!("test -b /dev/zvol/{DATASET}/{name}"))
-            .map(|_| ())
-            .map_err(|error| format!("{error:#}"))
+        here.run(&format!("test -b /dev/zvol/{DATASET}/{name}")).map(|_| ())
     })
 }
 
@@ -168,8 +166,8 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     let (agent, environment) = CLIENT_SIDE[0];
     ensure!(here.act(agent, environment, "start")?.code == 0, "the door");
     await_until("the client sees the same", timers::CLUSTER, || {
-        let after = client_sees(lab).map_err(|error| format!("{error:#}"))?;
-        if after == before { Ok(()) } else { Err(format!("{before} before, {after} now")) }
+        let after = client_sees(lab)?;
+        if after == before { Ok(()) } else { bail!("{before} before, {after} now") }
     })?;
     ensure!(
         here.run(&format!("ls -d /sys/kernel/config/target/core/*/{name}")).is_ok(),
@@ -222,9 +220,8 @@ json.dump(theirs, open(path, \"w\"))'
     ssh::await_one(lab, there.node)?;
     await_until("the export is complete", timers::CLUSTER, || {
         // Pacemaker leaves it alone, and has not started it since the boot.
-        let said = there.act("iscsi-backend-export", "", "start");
-        let said = said.map_err(|error| format!("{error:#}"))?;
-        if said.code == 0 { Ok(()) } else { Err(said.text) }
+        let said = there.act("iscsi-backend-export", "", "start")?;
+        if said.code == 0 { Ok(()) } else { bail!(said.text) }
     })?;
     let targets = there.run("ls -d /sys/kernel/config/target/iscsi/iqn*")?;
     println!("after a boot there are:\n{targets}");

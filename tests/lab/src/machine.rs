@@ -1,13 +1,13 @@
 //! The machines, and their power.
 
-use crate::command::{await_until, run};
 use crate::net::{self, NAMESPACE, NETWORKS};
 use crate::state::Lab;
 use crate::{disks, guest, image, plug, ssh};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use support::command::{await_until, run};
 
 /// The processor: the fewest features with which Debian's kernels run and ZFS computes checksums quickly.
 pub(crate) const CPU: &str =
@@ -52,6 +52,11 @@ impl Machine {
     /// The file of its root disk: what differs from the image.
     pub(crate) fn root(&self, lab: &Lab) -> PathBuf {
         lab.file(&format!("{}.qcow2", self.name))
+    }
+
+    /// What its console has shown since its cluster was made or came from a snapshot, over all boots.
+    pub(crate) fn console(&self, lab: &Lab) -> PathBuf {
+        lab.file(&format!("{}.log", self.name))
     }
 
     fn pid_file(&self, lab: &Lab) -> PathBuf {
@@ -100,7 +105,7 @@ fn arguments(lab: &Lab, machine: &Machine, image: &Path) -> Vec<String> {
     };
     // Mitigations, audit, AppArmor: all of it costs much under emulation.
     let kernel_line = format!(
-        "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 selinux=0 apparmor=0 audit=0 panic=5 lab.id={id} lab.name={name} {masks}"
+        "root=/dev/vda rw console=ttyS0 loglevel=7 systemd.show_status=false mitigations=off net.ifnames=0 selinux=0 apparmor=0 audit=0 panic=5 lab.id={id} lab.name={name} {masks}"
     );
     let text = format!(
         "-accel tcg,thread=multi,tb-size=256 -cpu {CPU} -smp 1 -m {} -display none -nodefaults -no-user-config \
@@ -112,7 +117,9 @@ fn arguments(lab: &Lab, machine: &Machine, image: &Path) -> Vec<String> {
     add("-kernel", image.join("vmlinuz").display().to_string());
     add("-initrd", image.join("initrd").display().to_string());
     add("-append", kernel_line);
-    add("-serial", format!("file:{}", lab.file(&format!("{name}.log")).display()));
+    let log = machine.console(lab).display().to_string();
+    add("-chardev", format!("file,id=console,path={log},append=on"));
+    add("-serial", "chardev:console".to_string());
     add("-pidfile", machine.pid_file(lab).display().to_string());
     add("-qmp", format!("unix:{},server=on,wait=off", machine.control(lab).display()));
     let root = machine.root(lab);
@@ -158,7 +165,7 @@ pub(crate) fn kill_by_file(path: &Path) {
     let Some(pid) = read_pid(path).filter(|pid| is_alive(*pid)) else { return };
     // A process that has just ended by itself is as good as killed.
     let _ = run(Duration::from_secs(5), "kill", &["-9", &pid.to_string()]);
-    let gone = || if is_alive(pid) { Err(format!("process {pid} lives")) } else { Ok(()) };
+    let gone = || if is_alive(pid) { bail!("process {pid} lives") } else { Ok(()) };
     if let Err(error) = await_until("a killed process ends", Duration::from_secs(10), gone) {
         eprintln!("{error:#}");
         return;

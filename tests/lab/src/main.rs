@@ -12,12 +12,10 @@ mod access_checks;
 mod bench;
 mod checks;
 mod cluster;
-mod command;
 mod disks;
 mod faults;
 mod fences;
 mod guest;
-mod host;
 mod image;
 mod load;
 mod lun_checks;
@@ -31,6 +29,7 @@ mod scenarios;
 mod snapshot;
 mod ssh;
 mod state;
+mod tester;
 mod timeline;
 mod timers;
 mod vlans;
@@ -95,13 +94,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    support::command::end(run())
 }
 
 fn run() -> Result<()> {

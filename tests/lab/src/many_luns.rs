@@ -1,11 +1,11 @@
 //! Many LUNs: `sync-iscsi-luns` beside a bare loop of the same operations, and beside what people use today.
 
-use crate::command::{await_until, stage};
 use crate::pool_checks::{Hand, by_hand};
 use crate::snapshot::{self, Kind};
 use crate::state::Lab;
 use crate::{cluster, ssh, timers};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use support::command::{await_until, stage};
 
 const IQN: &str = "iqn.2025-01.lab.home:many";
 /// What the benchmark measures, to show how it grows.
@@ -108,8 +108,8 @@ fn make_zvols(here: &Hand<'_>, count: u32) -> Result<()> {
     // udev names them one after the other.
     await_until("all zvols have their devices", timers::CLUSTER * 2, || {
         let there = here.run(&format!("ls /dev/zvol/{dataset} | wc -l"));
-        let there = there.map_err(|error| format!("{error:#}"))?;
-        if there.trim() == count.to_string() { Ok(()) } else { Err(there) }
+        let there = there?;
+        if there.trim() == count.to_string() { Ok(()) } else { bail!(there) }
     })?;
     act(here, count, "start", "")?;
     act(here, count, "stop", "").map(|_| ())

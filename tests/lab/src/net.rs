@@ -1,11 +1,11 @@
 //! The networks: bridges and taps in a network namespace of the lab's own. Nothing leaves it.
 
-use crate::command::run;
 use crate::machine::MACHINES;
 use crate::plug;
 use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
+use support::command::run;
 
 /// The network namespace.
 pub(crate) const NAMESPACE: &str = "hasan-lab";

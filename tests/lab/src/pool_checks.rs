@@ -1,13 +1,13 @@
 //! `zfs-pool`, action by action, on real kernels: the cluster is in maintenance mode and leaves the resources alone, and
 //! the actions are run by hand as Pacemaker runs them.
 
-use crate::command::await_until;
 use crate::machine::{self, Machine};
 use crate::scenarios::{fresh_cluster, other};
 use crate::state::Lab;
 use crate::{cluster, ssh, timers};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use std::time::{Duration, Instant};
+use support::command::await_until;
 
 pub(crate) const AGENTS: &str = "/usr/lib/ocf/resource.d/hasan";
 pub(crate) const POOL: &str = "zfs-pool";
@@ -89,10 +89,9 @@ impl<'a> Hand<'a> {
     fn await_row(&self, node: &Machine, words: &str) -> Result<()> {
         let start = format!("<node name=\"{}\"", node.name);
         await_until(&format!("{} is shown with {words}", node.name), timers::CLUSTER, || {
-            let status = self.run("crm_mon --one-shot --output-as=xml");
-            let status = status.map_err(|error| format!("{error:#}"))?;
+            let status = self.run("crm_mon --one-shot --output-as=xml")?;
             let row = status.lines().find(|line| line.contains(&start)).unwrap_or_default();
-            if row.contains(words) { Ok(()) } else { Err(row.to_string()) }
+            if row.contains(words) { Ok(()) } else { bail!("{row}") }
         })
     }
 
@@ -176,8 +175,8 @@ pub(crate) fn holders(lab: &Lab) -> Result<()> {
         "zfs create san-pool/many && for i in $(seq 100); do zfs create -s -V 8M san-pool/many/v$i; done",
     )?;
     await_until("a hundred zvols", timers::CLUSTER, || {
-        let count = here.run(zvols).map_err(|error| format!("{error:#}"))?;
-        if count.trim() == "100" { Ok(()) } else { Err(count) }
+        let count = here.run(zvols)?;
+        if count.trim() == "100" { Ok(()) } else { bail!(count) }
     })?;
     here.run("(sleep 1000 < /dev/zvol/san-pool/many/v57) > /dev/null 2>&1 &")?;
     here.expect("stop", 1, &["in use by sleep (process "])?;
@@ -262,9 +261,7 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
     here.run(&format!("{}{AGENTS}/{POOL} start > /dev/null 2>&1 &", exports("")))?;
     await_until("the import is under way", timers::CLUSTER, || {
-        here.run("pgrep -x zpool || pgrep -x zhack")
-            .map(|_| ())
-            .map_err(|error| format!("{error:#}"))
+        here.run("pgrep -x zpool || pgrep -x zhack").map(|_| ())
     })?;
     here.run("pkill -9 -x zfs-pool")?;
     here.expect("monitor", 1, &["is under way"])?;
@@ -293,9 +290,8 @@ pub(crate) fn suspended(lab: &Lab) -> Result<()> {
          (zfs set hasan:lost=1 san-pool > /dev/null 2>&1 &)",
     )?;
     await_until("the pool is suspended", timers::CLUSTER, || {
-        let state = here.run("cat /proc/spl/kstat/zfs/san-pool/state");
-        let state = state.map_err(|error| format!("{error:#}"))?;
-        if state.trim() == "SUSPENDED" { Ok(()) } else { Err(state) }
+        let state = here.run("cat /proc/spl/kstat/zfs/san-pool/state")?;
+        if state.trim() == "SUSPENDED" { Ok(()) } else { bail!(state) }
     })?;
     for action in ["monitor", "stop"] {
         let said = here.expect(action, 1, &["is SUSPENDED"])?;

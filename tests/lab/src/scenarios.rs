@@ -1,6 +1,5 @@
 //! The scenarios. Each begins with the configured cluster, and writes while things happen.
 
-use crate::command::{await_until, stage};
 use crate::faults::await_one_half;
 use crate::load::{self, Acks, Writer};
 use crate::machine::{self, MACHINES, Machine};
@@ -11,6 +10,7 @@ use crate::{cluster, image, net, plug, ssh, timeline, timers};
 use anyhow::{Result, bail, ensure};
 use std::fs;
 use std::time::SystemTime;
+use support::command::{await_until, stage};
 
 /// Blocks that are acknowledged at least before, during and after each event.
 pub(crate) const BLOCKS: u64 = 500;
@@ -69,8 +69,8 @@ pub(crate) fn first_leg(node: &Machine) -> &'static str {
 }
 
 /// What ZFS says of the pool's vdevs, for who waits for something in it.
-pub(crate) fn pool_status(lab: &Lab, node: &Machine) -> Result<String, String> {
-    ssh::run(lab, node, "zpool status -p san-pool").map_err(|error| format!("{error:#}"))
+pub(crate) fn pool_status(lab: &Lab, node: &Machine) -> Result<String> {
+    ssh::run(lab, node, "zpool status -p san-pool")
 }
 
 /// A node that refuses has imported nothing.
@@ -176,10 +176,13 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
 pub(crate) fn await_refusal(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
     let refusal = format!("{} misses writes since", node.name);
     await_until("it refuses", timers::CLUSTER, || {
-        let status = ssh::run(lab, from, "crm_mon --one-shot --output-as=xml");
-        let status = status.map_err(|error| format!("{error:#}"))?;
+        let status = ssh::run(lab, from, "crm_mon --one-shot --output-as=xml")?;
         let seen: Vec<&str> = status.lines().filter(|line| line.contains("exitreason")).collect();
-        if seen.iter().any(|line| line.contains(&refusal)) { Ok(()) } else { Err(seen.join("\n")) }
+        if seen.iter().any(|line| line.contains(&refusal)) {
+            Ok(())
+        } else {
+            bail!(seen.join("\n"))
+        }
     })
 }
 
@@ -260,9 +263,8 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
     stage("the damage is found, and the standby is marked", || {
         ssh::within(lab, active, timers::PCS, "cat /filler/data > /dev/null")?;
         await_until("the standby is marked", timers::CLUSTER, || {
-            let mark = ssh::run(lab, active, &query_mark(standby));
-            let mark = mark.map_err(|error| format!("{error:#}"))?;
-            if mark.trim() == "none" { Err("it bears no mark".to_string()) } else { Ok(()) }
+            let mark = ssh::run(lab, active, &query_mark(standby))?;
+            if mark.trim() == "none" { bail!("it bears no mark") } else { Ok(()) }
         })
     })?;
     stage("it is scrubbed until all is right", || await_healed(lab, active, standby))?;
@@ -282,7 +284,7 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
 fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
     await_until("all legs are ONLINE", timers::HEAL, || {
         let status = pool_status(lab, node)?;
-        if is_healthy(&status) { Ok(()) } else { Err(status) }
+        if is_healthy(&status) { Ok(()) } else { bail!(status) }
     })
 }
 
@@ -290,8 +292,8 @@ fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
 fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
     let ask = query_mark(node);
     await_until(&format!("{} bears no mark", node.name), timers::HEAL, || {
-        let mark = ssh::run(lab, from, &ask).map_err(|error| format!("{error:#}"))?;
-        if mark.trim() == "none" { Ok(()) } else { Err(format!("marked since {}", mark.trim())) }
+        let mark = ssh::run(lab, from, &ask)?;
+        if mark.trim() == "none" { Ok(()) } else { bail!("marked since {}", mark.trim()) }
     })
 }
 
@@ -318,9 +320,9 @@ pub(crate) fn judge(lab: &Lab, acks: &Acks) -> Result<()> {
     let lost = load::verify(lab, acks)?;
     println!("{}", load::summary(acks, &lost));
     if !lost.is_empty() || !acks.errors.is_empty() {
-        load::show_kernels(lab);
         bail!("lost: {lost:?}; errors: {:?}", acks.errors);
     }
+    plug::check_fencings(lab)?;
     load::corrupt(lab, acks, 7)?;
     let found = load::verify(lab, acks)?;
     let want = "slot 7: ";

@@ -4,15 +4,15 @@
 //! Memory goes to a file by QEMU's migration, which also flushes the disks, and nbdkit passes a flush on: the disks are
 //! then plain files.
 
-use crate::command::{await_until, run};
 use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{disks, net, plug, qmp};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use support::command::{await_until, run};
 
 const SAVE: Duration = Duration::from_secs(300);
 const LOAD: Duration = Duration::from_secs(120);
@@ -126,9 +126,10 @@ fn await_status(
     let what = format!("{}: {query} says {wanted}", machine.name);
     await_until(&what, at_most, || {
         let answer = qmp::command(&machine.control(lab), query, json!({}));
-        let answer = answer.map_err(|error| error.to_string())?;
+        let answer = answer?;
         let status = answer.get("status").and_then(|status| status.as_str()).unwrap_or("nothing");
-        if status == wanted { Ok(()) } else { Err(status.to_string()) }
+        ensure!(status == wanted, "{status}");
+        Ok(())
     })
     .context("snapshot")
 }

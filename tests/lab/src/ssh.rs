@@ -1,16 +1,16 @@
 //! Commands in the machines, over the management network.
 
-use crate::command::{await_until, checked, timed};
 use crate::machine::{MACHINES, Machine};
 use crate::net::NAMESPACE;
 use crate::state::Lab;
 use crate::{image, timers};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use support::command::{await_until, checked, timed};
 
 /// Time to open a connection.
 const CONNECT: Duration = Duration::from_secs(60);
@@ -75,8 +75,7 @@ pub(crate) fn await_all(lab: &Lab) -> Result<()> {
 /// Waits until a machine answers.
 pub(crate) fn await_one(lab: &Lab, machine: &Machine) -> Result<()> {
     await_until(&format!("{} answers by ssh", machine.name), timers::BOOT, || {
-        let answer = within(lab, machine, Duration::from_secs(15), "true");
-        answer.map(|_| ()).map_err(|error| error.to_string())
+        within(lab, machine, Duration::from_secs(15), "true").map(|_| ())
     })
 }
 
@@ -95,7 +94,7 @@ fn connect(lab: &Lab, machine: &Machine) -> Result<()> {
             .status();
         match status {
             Ok(status) if status.success() => Ok(()),
-            other => Err(format!("{other:?}")),
+            other => bail!("{other:?}"),
         }
     })
 }

@@ -1,9 +1,9 @@
 //! Where the lab keeps its things: nothing of it lies in the project's folder.
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use support::cache;
 
 /// The lab's folders.
 pub(crate) struct Lab {
@@ -20,17 +20,14 @@ pub(crate) struct Lab {
 impl Lab {
     /// Opens the lab, and makes its folders.
     pub(crate) fn open(release: &str) -> Result<Lab> {
-        let home = std::env::var_os("HOME").unwrap_or_else(|| "/root".into());
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from);
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let lab = Lab {
             release: release.to_string(),
-            cache: cache.join("hasan-lab"),
+            cache: cache::folder("hasan-lab")?,
             state: PathBuf::from("/var/tmp/hasan-lab"),
             project: project.canonicalize().context("the project's folder is gone")?,
         };
-        for folder in [&lab.cache, &lab.state, &lab.run()] {
+        for folder in [&lab.state, &lab.run()] {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -65,27 +62,4 @@ impl Lab {
             .map_or_else(|| self.project.join("target"), PathBuf::from);
         target.join("x86_64-unknown-linux-musl/release").join(name)
     }
-}
-
-/// A digest of the contents of files, and of the files in folders.
-pub(crate) fn digest(paths: &[PathBuf]) -> Result<String> {
-    let mut hash = Sha256::new();
-    for path in paths {
-        add(&mut hash, path)?;
-    }
-    Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn add(hash: &mut Sha256, path: &Path) -> Result<()> {
-    let cannot = || format!("cannot read {}", path.display());
-    if !path.is_dir() {
-        hash.update(fs::read(path).with_context(cannot)?);
-        return Ok(());
-    }
-    let mut entries: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(path).with_context(cannot)? {
-        entries.push(entry.with_context(cannot)?.path());
-    }
-    entries.sort();
-    entries.iter().try_for_each(|entry| add(hash, entry))
 }

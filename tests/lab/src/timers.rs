@@ -15,7 +15,5 @@ pub(crate) const BLOCKS: Duration = Duration::from_secs(300);
 pub(crate) const PCS: Duration = Duration::from_secs(400);
 /// For an ordinary command in a machine.
 pub(crate) const SSH: Duration = Duration::from_secs(120);
-/// Pause between two looks at something that is awaited.
-pub(crate) const POLL: Duration = Duration::from_millis(500);
 /// Corosync's token, milliseconds. The example has 4000; a machine here can stand still for seconds.
 pub(crate) const TOKEN: u32 = 10_000;

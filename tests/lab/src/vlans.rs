@@ -2,13 +2,13 @@
 //! and is taken over, and nobody loses a disk, a serial or a reservation.
 
 use crate::access_checks::set_password;
-use crate::command::{await_until, stage};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{BLOCKS, await_healed, fresh_cluster, judge, other};
 use crate::state::Lab;
 use crate::{cluster, guest, ssh, timers};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use support::command::{await_until, stage};
 
 const PORTAL: &str = "10.30.30.10:3260";
 const RESOURCES: [&str; 3] = ["luns-end", "vip-end", "door-end"];
@@ -49,7 +49,7 @@ fn await_second(lab: &Lab, from: &Machine, on: &Machine) -> Result<()> {
     await_until("the second VLAN is served", timers::CLUSTER, || {
         let placement = cluster::placement(lab, from)?;
         let is_there = |name: &&str| placement.get(*name).is_some_and(|node| node == on.name);
-        if RESOURCES.iter().all(is_there) { Ok(()) } else { Err(format!("{placement:?}")) }
+        if RESOURCES.iter().all(is_there) { Ok(()) } else { bail!("{placement:?}") }
     })
 }
 

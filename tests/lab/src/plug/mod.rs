@@ -4,17 +4,18 @@
 mod kasa;
 mod tasmota;
 
-use crate::command::{await_until, run};
-use crate::machine::{self, Machine};
+use crate::machine::{self, MACHINES, Machine};
 use crate::net::NAMESPACE;
+use crate::ssh;
 use crate::state::Lab;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::command::{await_until, run};
 
 /// A plug.
 struct Plug {
@@ -119,7 +120,7 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
         PLUGS.iter().try_for_each(|Plug { address, port, .. }| {
             let script = format!("exec 3<>/dev/tcp/{address}/{port}");
             let words = ["netns", "exec", NAMESPACE, "bash", "-c", &script];
-            run(Duration::from_secs(5), "ip", &words).map(|_| ()).map_err(|error| error.to_string())
+            run(Duration::from_secs(5), "ip", &words).map(|_| ())
         })
     })
 }
@@ -172,7 +173,8 @@ fn switch(lab: &Lab, plug: &Plug, on: bool) -> Result<()> {
         return Ok(());
     }
     if has(Fault::Lies) {
-        return Ok(fs::write(fault_file(lab, machine, Fault::Lies), verb)?);
+        fs::write(fault_file(lab, machine, Fault::Lies), verb)?;
+        return note(lab, &format!("pretends {verb} {}", machine.name));
     }
     if on && has(Fault::StaysOff) {
         bail!("it stays off");
@@ -182,8 +184,34 @@ fn switch(lab: &Lab, plug: &Plug, on: bool) -> Result<()> {
     } else {
         machine::kill(lab, machine)?
     }
+    note(lab, &format!("{verb} {}", machine.name))
+}
+
+fn note(lab: &Lab, what: &str) -> Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let mut log = OpenOptions::new().create(true).append(true).open(log(lab))?;
-    writeln!(log, "{since:.3} {verb} {}", machine.name)?;
+    writeln!(log, "{since:.3} {what}")?;
+    Ok(())
+}
+
+/// Each fencing that Pacemaker takes for done cut the power of its node, whose QEMU has ended when its plug answers. A plug
+/// that lies on purpose is no fault of the agent.
+pub(crate) fn check_fencings(lab: &Lab) -> Result<()> {
+    let ask = "stonith_admin --history '*' --output-as=xml";
+    let history = ssh::run(lab, Machine::named("quorum-c")?, ask)?;
+    let log = fs::read_to_string(log(lab)).unwrap_or_default();
+    for node in &MACHINES[..2] {
+        let target = format!("target=\"{}\"", node.name);
+        let is_done = |line: &&str| line.contains(&target) && line.contains("status=\"success\"");
+        let done = history.lines().filter(is_done).count();
+        let off = format!("off {}", node.name);
+        let cut = log.lines().filter(|line| line.ends_with(&off)).count();
+        ensure!(
+            done <= cut,
+            "{done} fencings of {}, whose plugs did this:\n{log}\n{history}",
+            node.name
+        );
+        println!("{}: {done} fencings, its power was cut {cut} times", node.name);
+    }
     Ok(())
 }

@@ -5,25 +5,14 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::time::Duration;
 
-/// Each program with the package that brings it.
-const NEEDS: [(&str, &str); 9] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("qemu-img", "qemu-utils"),
-    ("nbdkit", "nbdkit"),
-    ("mmdebstrap", "mmdebstrap"),
-    ("mke2fs", "e2fsprogs"),
-    ("ip", "iproute2"),
-    ("ssh", "openssh-client"),
-    ("cpio", "cpio"),
-    (ISCSI_BLOCK, "qemu-block-extra"),
-];
-/// QEMU's own iSCSI initiator is a module.
-const ISCSI_BLOCK: &str = "x86_64-linux-gnu/qemu/block-iscsi.so";
 const APT: Duration = Duration::from_secs(900);
 
-/// Installs what is missing.
-pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> = NEEDS
+/// Installs what is missing: each program, or other file below /usr, with the package that brings it.
+///
+/// # Errors
+/// apt-get fails.
+pub fn install(needs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = needs
         .iter()
         .filter(|(program, _)| !is_there(program))
         .map(|(_, package)| *package)
@@ -59,7 +48,10 @@ fn codename() -> Result<String> {
 }
 
 /// The Debian mirror that this host uses, from its apt sources in either format.
-pub(crate) fn mirror() -> Result<String> {
+///
+/// # Errors
+/// They name none.
+pub fn mirror() -> Result<String> {
     let mut texts = vec![fs::read_to_string("/etc/apt/sources.list").unwrap_or_default()];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();

@@ -1,12 +1,14 @@
 //! Other programs, with a deadline; and waiting for a condition.
 
-use crate::timers::POLL;
 use anyhow::{Context, Result, bail};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// Pause between two looks at something that is awaited.
+const POLL: Duration = Duration::from_millis(500);
+
 /// A command that is killed at its deadline.
-pub(crate) fn timed(deadline: Duration, program: &str, arguments: &[&str]) -> Command {
+pub fn timed(deadline: Duration, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     let seconds = deadline.as_secs().to_string();
     command.args(["--kill-after=5", &seconds, program]).args(arguments).stdin(Stdio::null());
@@ -14,7 +16,10 @@ pub(crate) fn timed(deadline: Duration, program: &str, arguments: &[&str]) -> Co
 }
 
 /// Runs a command that must succeed; returns what it printed.
-pub(crate) fn run(deadline: Duration, program: &str, arguments: &[&str]) -> Result<String> {
+///
+/// # Errors
+/// It cannot be started, or fails, or its deadline is over; with all that it said.
+pub fn run(deadline: Duration, program: &str, arguments: &[&str]) -> Result<String> {
     let output = timed(deadline, program, arguments).output();
     checked(output.with_context(|| format!("cannot run {program}"))?, || {
         format!("{program} {}", arguments.join(" "))
@@ -22,7 +27,10 @@ pub(crate) fn run(deadline: Duration, program: &str, arguments: &[&str]) -> Resu
 }
 
 /// Standard output of a command that succeeded; otherwise an error with all that it said.
-pub(crate) fn checked(output: Output, command: impl Fn() -> String) -> Result<String> {
+///
+/// # Errors
+/// It failed.
+pub fn checked(output: Output, command: impl Fn() -> String) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);
@@ -32,17 +40,20 @@ pub(crate) fn checked(output: Output, command: impl Fn() -> String) -> Result<St
 }
 
 /// Waits until the condition holds. What it last found is in the error.
-pub(crate) fn await_until(
+///
+/// # Errors
+/// It did not hold in time.
+pub fn await_until(
     what: &str,
     at_most: Duration,
-    mut condition: impl FnMut() -> Result<(), String>,
+    mut condition: impl FnMut() -> Result<()>,
 ) -> Result<()> {
     let end = Instant::now() + at_most;
     loop {
         match condition() {
             Ok(()) => return Ok(()),
             Err(found) if Instant::now() >= end => {
-                bail!("{what}: not within {} s; last seen: {found}", at_most.as_secs())
+                bail!("{what}: not within {} s; last seen: {found:#}", at_most.as_secs())
             }
             Err(_) => std::thread::sleep(POLL),
         }
@@ -50,10 +61,24 @@ pub(crate) fn await_until(
 }
 
 /// Says what begins, does it, and says how long it took.
-pub(crate) fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// Those of the work, with the name.
+pub fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {name}");
     let begun = Instant::now();
     let result = work().with_context(|| name.to_string());
     println!("== {name}: {:.1} s", begun.elapsed().as_secs_f64());
     result
+}
+
+/// The end of a program: an error is said on standard error.
+pub fn end(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

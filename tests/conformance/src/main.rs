@@ -1,0 +1,80 @@
+//! Asks the tools that other people wrote for agents about ours: schemas, Pacemaker's and crmsh's commands, pcs, a fencer,
+//! the simulation of the example's cluster. They run in a root file system of each Debian release, without a cluster, and
+//! without a virtual machine: what needs a kernel with ZFS is the lab's.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a program for a terminal, which drives many others; the rules of the agents are not its own"
+)]
+
+mod crm;
+mod fencer;
+mod pcs;
+mod report;
+mod root;
+mod schemas;
+mod simulation;
+
+use anyhow::{Result, ensure};
+use report::Report;
+use root::Root;
+use std::process::ExitCode;
+
+/// The Debian releases whose tools are asked.
+const RELEASES: [&str; 2] = ["bookworm", "trixie"];
+/// The resource agents.
+const AGENTS: [&str; 5] = [
+    "client-iscsi-tpg",
+    "iscsi-backend-export",
+    "iscsi-backend-health",
+    "sync-iscsi-luns",
+    "zfs-pool",
+];
+
+/// A resource of each: its id, and what it is made of.
+const RESOURCES: [(&str, &str); 5] = [
+    ("pool", "ocf:hasan:zfs-pool pool=tank"),
+    (
+        "luns",
+        "ocf:hasan:sync-iscsi-luns iqn=iqn.2025-01.lab.home:x dataset=tank/x generate_node_acls=1",
+    ),
+    ("door", "ocf:hasan:client-iscsi-tpg iqn=iqn.2025-01.lab.home:x portals=192.0.2.9:3260"),
+    ("export", "ocf:hasan:iscsi-backend-export"),
+    ("health", "ocf:hasan:iscsi-backend-health"),
+];
+
+type Ask = fn(&Root) -> Result<Vec<Report>>;
+
+const TOOLS: [(&str, Ask); 5] = [
+    ("xmllint", schemas::ask),
+    ("crm_resource and crmsh", crm::ask),
+    ("pcs", pcs::ask),
+    ("stonith_admin", fencer::ask),
+    ("crm_simulate", simulation::ask),
+];
+
+fn main() -> ExitCode {
+    support::command::end(run())
+}
+
+fn run() -> Result<()> {
+    let mut reports = Vec::new();
+    for release in RELEASES {
+        let root = Root::open(release)?;
+        for (name, ask) in TOOLS {
+            // The others are asked all the same.
+            let unable = |error| vec![Report::unable(&root, name, &error)];
+            reports.extend(ask(&root).unwrap_or_else(unable));
+        }
+    }
+    let (checks, wrong) = reports.iter().fold((0, 0), |(checks, wrong), report: &Report| {
+        (checks + report.checks, wrong + report.wrong.len())
+    });
+    for report in &reports {
+        report.print();
+    }
+    println!("{} tools, {checks} checks, {wrong} of them wrong", reports.len());
+    ensure!(wrong == 0 && checks > 0, "not all that was asked is right");
+    Ok(())
+}

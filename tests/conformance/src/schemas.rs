@@ -1,0 +1,87 @@
+//! Schemas of metadata, and a style sheet that makes manual pages of it. Each is also shown what it must refuse: otherwise it
+//! might be one that finds everything right.
+
+use crate::AGENTS;
+use crate::report::Report;
+use crate::root::Root;
+use anyhow::Result;
+
+/// What no schema of resource agents may take.
+const SPOILT: [(&str, &str); 3] = [
+    ("a strange type", "s/type=\"string\"/type=\"text\"/"),
+    ("an action without a name", "s/action name/action title/"),
+    ("cut off", "/<.resource-agent>/d"),
+];
+
+/// Asks them all.
+pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
+    let version = "xmllint --version 2>&1 | grep -o 'libxml version .*'";
+    let mut reports = Vec::new();
+    for (name, validate) in [
+        ("the schema of pcs", "--relaxng /usr/share/pcs/data/ocf-1.1.rng"),
+        // 2.1 has none.
+        ("the schema of Pacemaker", "--relaxng /usr/share/pacemaker/api/ocf-ra-1.1.rng"),
+        ("the document type of resource-agents", "--valid"),
+    ] {
+        let is_there =
+            root.run(&format!("test -e {}", validate.split(' ').next_back().unwrap_or_default()))?;
+        if validate.starts_with("--relaxng") && is_there.code != 0 {
+            continue;
+        }
+        let mut report = Report::of(root, &format!("xmllint with {name}:"), version)?;
+        for agent in AGENTS {
+            // A document type is looked for where its name says.
+            let lint =
+                format!("cd /usr/share/resource-agents; xmllint --noout --nonet {validate} -");
+            let metadata = format!("/usr/lib/ocf/resource.d/hasan/{agent} meta-data");
+            report.run(
+                root,
+                &format!("{metadata} > /work/described && {lint} < /work/described"),
+                0,
+                &[],
+            )?;
+            for (what, edit) in SPOILT {
+                let said = root.run(&format!(
+                    "{metadata} | sed '{edit}' > /work/spoilt; {lint} < /work/spoilt"
+                ))?;
+                // 1: not well-formed; 3: not valid by a schema; 4: by a document type. Anything else is no verdict.
+                report.check(
+                    &format!("{agent} with {what}"),
+                    matches!(said.code, 1 | 3 | 4),
+                    &said.text,
+                );
+            }
+        }
+        reports.push(report);
+    }
+    reports.push(fence_agent(root)?);
+    Ok(reports)
+}
+
+fn fence_agent(root: &Root) -> Result<Report> {
+    let folder = "/usr/share/cluster/relaxng";
+    let mut report =
+        Report::of_package(root, "schema and manual page of fence-agents with libxml2", "libxml2")?;
+    for action in ["metadata", "manpage"] {
+        let lint = format!("xmllint --noout --nonet --relaxng {folder}/metadata.rng -");
+        report.run(
+            root,
+            &format!("set -o pipefail; fence_smartplug -o {action} | {lint}"),
+            0,
+            &["validates"],
+        )?;
+        let spoilt =
+            format!("fence_smartplug -o {action} | sed 's/vendor-url>/vendor>/g' | {lint}");
+        report.run(root, &spoilt, 3, &[])?;
+    }
+    // The style sheet makes one word of all types of plugs: it needs a wide page.
+    let page = format!(
+        "set -o pipefail; fence_smartplug -o manpage | xsltproc --nonet {folder}/fence2man.xsl - > page.8 && \
+         MANWIDTH=200 man --warnings --encoding=UTF-8 --local-file page.8 2>&1 > page.txt && grep -c . page.txt"
+    );
+    let said = report.run(root, &page, 0, &[])?;
+    // Warnings would stand before the number.
+    let lines: Option<u32> = said.text.trim().parse().ok();
+    report.check("the manual page", lines.is_some_and(|lines| lines > 100), &said.text);
+    Ok(report)
+}

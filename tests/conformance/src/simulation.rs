@@ -1,0 +1,189 @@
+//! The example's cluster, as Pacemaker's `crm_simulate` moves it: what fails beside the pool never moves the pool.
+
+use crate::report::Report;
+use crate::root::Root;
+use anyhow::{Result, ensure};
+
+/// cluster.sh asks a cluster for its configuration and gives one back; here they are files.
+const PCS: &str = r#"#!/bin/bash
+case "$1 $2" in
+    "cluster cib") exec cp /work/empty.xml "$3" ;;
+    "cluster cib-push") exec cp "$3" /work/made.xml ;;
+    *) exec /usr/sbin/pcs "$@" ;;
+esac
+"#;
+const VARIABLES: &str = r#"
+CLUSTER_EXISTS=yes
+make_stonith() {
+    for node in "$NODE_A" "$NODE_B"; do
+        P stonith create "fence-$node" fence_smartplug type=shelly2 ip=192.0.2.1 pcmk_host_list="$node"
+        P constraint location "fence-$node" avoids "$node"
+    done
+}
+"#;
+const NODES: [&str; 3] = ["storage-a", "storage-b", "quorum-c"];
+/// What serves the clients.
+const SERVED: [&str; 4] = ["zfs-pool", "luns-hypervisor", "vip-hypervisor", "door-hypervisor"];
+
+/// What a thing that happens leads to.
+enum Then {
+    /// All that serves stays as and where it is.
+    Stays,
+    /// It goes on where it was, after a restart of some of it.
+    Recovers,
+    /// The other storage node serves, after a fencing.
+    Moves,
+}
+
+/// Asks it.
+pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
+    let mut report = Report::of(root, "crm_simulate of", "crm_simulate --version")?;
+    make(root)?;
+    report.run(root, "crm_verify --xml-file up.xml -V", 0, &[])?;
+    let (active, standby) = active(root)?;
+    let happens = [
+        (
+            "the health monitor fails",
+            format!("--op-inject=backend-health_monitor_30000@{active}=1"),
+            Then::Stays,
+        ),
+        (
+            "the standby's health monitor fails",
+            format!("--op-inject=backend-health_monitor_30000@{standby}=1"),
+            Then::Stays,
+        ),
+        (
+            "the export's monitor fails",
+            format!("--op-inject=backend-export_monitor_30000@{active}=1"),
+            Then::Stays,
+        ),
+        (
+            "the pool is degraded",
+            format!("--op-inject=zfs-pool_monitor_10000@{active}=190"),
+            Then::Stays,
+        ),
+        ("the standby dies", format!("--node-fail={standby}"), Then::Stays),
+        ("the quorum node dies", "--node-fail=quorum-c".to_string(), Then::Stays),
+        (
+            "the pool's monitor fails",
+            format!("--op-inject=zfs-pool_monitor_10000@{active}=1"),
+            Then::Recovers,
+        ),
+        (
+            "the LUNs' monitor fails",
+            format!("--op-inject=luns-hypervisor_monitor_10000@{active}=1"),
+            Then::Recovers,
+        ),
+        ("the active node dies", format!("--node-fail={active}"), Then::Moves),
+        ("the pool's stop fails", format!("--op-inject=zfs-pool_stop_0@{active}=1"), Then::Moves),
+    ];
+    for (what, inject, then) in &happens {
+        let summary = summary(root, "up.xml", inject)?;
+        judge(&mut report, what, &summary, then, &active, &standby);
+    }
+    on_purpose(root, &mut report, &active, &standby)?;
+    Ok(vec![report])
+}
+
+/// What an administrator sets moves nothing that serves.
+fn on_purpose(root: &Root, report: &mut Report, active: &str, standby: &str) -> Result<()> {
+    for (what, set, inject) in [
+        (
+            "the standby is put on standby",
+            format!("--node {standby} --name standby --update on"),
+            String::new(),
+        ),
+        ("maintenance mode", "--name maintenance-mode --update true".to_string(), String::new()),
+        (
+            "maintenance mode, and the pool's monitor fails",
+            "--name maintenance-mode --update true".to_string(),
+            format!("--op-inject=zfs-pool_monitor_10000@{active}=1"),
+        ),
+    ] {
+        let set = format!("cp up.xml set.xml && CIB_file=set.xml crm_attribute {set}");
+        report.run(root, &set, 0, &[])?;
+        judge(report, what, &summary(root, "set.xml", &inject)?, &Then::Stays, active, standby);
+    }
+    Ok(())
+}
+
+/// The example's script makes the configuration, and the simulation starts all of it.
+fn make(root: &Root) -> Result<()> {
+    root.put("pcs", PCS)?;
+    root.put("variables", VARIABLES)?;
+    let nodes: String = NODES
+        .iter()
+        .enumerate()
+        .map(|(at, name)| format!("<node id=\\\"{}\\\" uname=\\\"{name}\\\"/>", at + 1))
+        .collect();
+    let up: Vec<String> = NODES.iter().map(|name| format!("--node-up={name}")).collect();
+    let script = format!(
+        "set -e; rm -f *.xml; cibadmin --empty > empty.xml
+         CIB_file=empty.xml cibadmin --modify --scope nodes --xml-text \"<nodes>{nodes}</nodes>\"
+         mkdir -p bin; install -m 755 pcs bin/pcs; PATH=/work/bin:$PATH /usr/share/doc/hasan/cluster.sh /work/variables
+         crm_simulate --simulate --xml-file made.xml --save-output up.xml --quorum=true {}",
+        up.join(" ")
+    );
+    let said = root.run(&script)?;
+    ensure!(said.code == 0, "the example's cluster cannot be made: {}", said.text);
+    Ok(())
+}
+
+/// Who has the pool, and who has not.
+fn active(root: &Root) -> Result<(String, String)> {
+    let shown = root.run("crm_simulate --xml-file up.xml")?.text;
+    let line = shown.lines().find(|line| line.contains("ocf:hasan:zfs-pool")).unwrap_or_default();
+    let (active, standby) = if line.ends_with("storage-b") { (1, 0) } else { (0, 1) };
+    ensure!(
+        line.contains("Started") && line.ends_with(NODES[active]),
+        "the pool is not started: {shown}"
+    );
+    Ok((NODES[active].to_string(), NODES[standby].to_string()))
+}
+
+/// What Pacemaker would do: its summary's lines.
+fn summary(root: &Root, cib: &str, inject: &str) -> Result<Vec<String>> {
+    let said = root.run(&format!(
+        "crm_simulate --simulate --xml-file {cib} --save-output next.xml {inject}"
+    ))?;
+    let lines = said.text.lines().skip_while(|line| !line.starts_with("Transition Summary"));
+    let found: Vec<String> =
+        lines.skip(1).take_while(|line| !line.is_empty()).map(str::to_string).collect();
+    ensure!(
+        said.code == 0 && said.text.contains("Transition Summary"),
+        "no simulation: {}",
+        said.text
+    );
+    Ok(found)
+}
+
+fn judge(
+    report: &mut Report,
+    what: &str,
+    summary: &[String],
+    then: &Then,
+    active: &str,
+    standby: &str,
+) {
+    let of_served: Vec<&String> = summary
+        .iter()
+        .filter(|line| SERVED.iter().any(|name| line.split_whitespace().any(|word| word == *name)))
+        .collect();
+    let fenced =
+        |node: &str| summary.iter().any(|line| line.contains("Fence") && line.contains(node));
+    let path = format!("{active} -> {standby}");
+    let is_so = match then {
+        Then::Stays => of_served.is_empty() && !fenced(active),
+        Then::Recovers => {
+            !of_served.is_empty()
+                && !of_served.iter().any(|line| line.contains("->"))
+                && !fenced(active)
+        }
+        Then::Moves => {
+            of_served.len() == SERVED.len()
+                && of_served.iter().all(|line| line.contains(&path))
+                && fenced(active)
+        }
+    };
+    report.check(what, is_so, &summary.join("\n"));
+}

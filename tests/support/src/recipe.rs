@@ -1,0 +1,47 @@
+//! What a script makes once: a root file system, an image.
+
+use crate::command::{checked, run, timed};
+use crate::debian;
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+/// For the removal of what a build has left behind.
+const REMOVE: Duration = Duration::from_secs(120);
+/// How much of the log an error carries.
+const LOG_LINES: usize = 15;
+
+/// Makes a folder by a recipe: a script of bash, which is given the release, this host's Debian mirror and the folder that
+/// it fills. The folder gets its name when it is whole. What the script says is in the log.
+///
+/// # Errors
+/// The script fails or takes too long, with the end of its log.
+pub fn make(
+    folder: &Path,
+    recipe: &Path,
+    release: &str,
+    log: &Path,
+    at_most: Duration,
+) -> Result<()> {
+    let unfinished = folder.with_extension("unfinished");
+    let inside = unfinished.display().to_string();
+    // What an earlier build left behind. The file systems of the host are mounted below it while it runs: a removal must
+    // never walk into them, so the build has mounts of its own, and the removal stays on its file system.
+    run(REMOVE, "rm", &["-rf", "--one-file-system", &inside])?;
+    fs::create_dir_all(&unfinished)?;
+    let file = File::create(log)?;
+    let (script, mirror) = (recipe.display().to_string(), debian::mirror()?);
+    let arguments =
+        ["--mount", "--propagation=private", "bash", &script, release, &mirror, &inside];
+    let output =
+        timed(at_most, "unshare", &arguments).stdout(file.try_clone()?).stderr(file).output()?;
+    checked(output, || script.clone()).with_context(|| {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.len().saturating_sub(LOG_LINES);
+        format!("{} ends with:\n{}", log.display(), lines[last..].join("\n"))
+    })?;
+    fs::rename(&unfinished, folder)?;
+    Ok(())
+}
