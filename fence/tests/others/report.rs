@@ -46,7 +46,7 @@ impl Report {
 
     fn note(&mut self, name: &str, wrong: Option<String>) {
         self.count += 1;
-        let mark = if wrong.is_some() { "WRONG" } else { "ok" };
+        let mark = wrong.as_ref().map_or("ok".to_string(), |wrong| format!("WRONG: {wrong}"));
         tell(&format!("{}: {name}: {mark}", self.with));
         self.wrong.extend(wrong.map(|wrong| format!("{name}: {wrong}")));
     }
