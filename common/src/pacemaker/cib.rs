@@ -232,8 +232,6 @@ fn quoted(text: &str) -> Result<String, Fault> {
 /// What cibadmin(8) ends with when nothing is at a path: CRM_EX_NOSUCH; 6 in older versions.
 const NO_SUCH: [i32; 2] = [105, 6];
 
-/// Without quorum nothing is submitted: Pacemaker 2.1.5 takes a change on a node that has lost all others, too, and a
-/// copy of the configuration with more changes in it than the others' would win over theirs when it returns.
 fn submit(
     machine: &Machine,
     own: &str,
@@ -281,7 +279,9 @@ fn confirm(machine: &Machine, own: &str, is_there: impl Fn(&Cib) -> bool) -> Res
     check_quorum(machine)
 }
 
-fn check_quorum(machine: &Machine) -> Result<(), Fault> {
+/// Without quorum nothing is submitted: Pacemaker 2.1.5 takes a change on a node that has lost all others, too, and a
+/// copy of the configuration with more changes in it than the others' would win over theirs when it returns.
+pub(super) fn check_quorum(machine: &Machine) -> Result<(), Fault> {
     // Without quorum it ends with an error (CRM_EX_QUORUM), and says so all the same.
     let answer = machine.ask("crm_node", &["--quorum"])?;
     match answer.stdout.trim() {

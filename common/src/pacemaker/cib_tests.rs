@@ -75,6 +75,7 @@ fn cluster(name: &str, quorum: &str, members: &str) -> (Machine, PathBuf) {
     let mark = "<nvpair id='m' name='mark' value='now'/>";
     for (program, script) in [
         ("crm_node", format!("case $1 in --quorum) {quorum} ;; *) echo {members} ;; esac")),
+        ("crm_attribute", format!("echo attribute >> {here}/asked")),
         (
             "cibadmin",
             format!(
@@ -116,4 +117,17 @@ fn a_change_counts_with_quorum_only() {
     let (refused, asked) = mark_in("goes", goes, "a");
     assert!(refused.unwrap_err().reason.contains("no quorum") && asked.contains("--modify"));
     assert!(mark_in("strange", "echo yes", "a q").0.is_err());
+}
+
+#[test]
+fn an_attribute_is_not_changed_without_quorum() {
+    let (machine, root) = cluster("attribute", "echo 0; exit 106", "a");
+    let set = crate::pacemaker::set_attribute(&machine, "b", "fresh", "now");
+    let removed = crate::pacemaker::remove_attribute(&machine, "b", "fresh");
+    let asked = machine.read(Path::new("/asked")).unwrap();
+    fs::remove_dir_all(root).unwrap();
+    for result in [set, removed] {
+        assert!(result.unwrap_err().reason.contains("no quorum"));
+    }
+    assert_eq!(asked, None);
 }

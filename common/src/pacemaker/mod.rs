@@ -119,7 +119,11 @@ fn attributes(element: &BytesStart<'_>) -> Result<BTreeMap<String, String>, Stri
 
 /// Sets a permanent attribute of a node and reads it back from this node's copy. That others have it, too, is not known:
 /// what has to be is changed by [`Cib::change`].
+///
+/// # Errors
+/// The cluster has no quorum, or did not take it.
 pub fn set_attribute(machine: &Machine, node: &str, name: &str, value: &str) -> Result<(), Fault> {
+    cib::check_quorum(machine)?;
     let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--update", value];
     machine.run("crm_attribute", &arguments)?;
     if cib(machine)?.attribute(node, name) == Some(value) {
@@ -129,7 +133,11 @@ pub fn set_attribute(machine: &Machine, node: &str, name: &str, value: &str) -> 
 }
 
 /// Removes a permanent attribute of a node.
+///
+/// # Errors
+/// The cluster has no quorum, or did not take it.
 pub fn remove_attribute(machine: &Machine, node: &str, name: &str) -> Result<(), Fault> {
+    cib::check_quorum(machine)?;
     let arguments = ["--node", node, "--name", name, "--lifetime", "forever", "--delete"];
     machine.run("crm_attribute", &arguments).map(|_| ())
 }
