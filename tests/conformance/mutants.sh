@@ -51,5 +51,7 @@ mutant "a plug is switched on instead of off" fence/src/fencing.rs \
     's/plug.switch(want, until)/plug.switch(Power::On, until)/' pacemaker-fenced
 mutant "the LUNs' deep monitor has the other one's interval" agents/sync-iscsi-luns/src/main.rs \
     's/interval: 60,/interval: 15,/' pcs
+mutant "a weakness is an error" agents/iscsi-backend-health/src/main.rs \
+    's/Fault::new(Rc::Degraded, reason)/Fault::generic(reason)/' pacemakerd
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

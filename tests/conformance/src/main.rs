@@ -10,6 +10,7 @@
 
 mod crm;
 mod fencer;
+mod node;
 mod pcs;
 mod report;
 mod root;
@@ -46,23 +47,27 @@ const RESOURCES: [(&str, &str); 5] = [
 
 type Ask = fn(&Root) -> Result<Vec<Report>>;
 
-const TOOLS: [(&str, Ask); 5] = [
+const TOOLS: [(&str, Ask); 6] = [
     ("xmllint", schemas::ask),
     ("crm_resource and crmsh", crm::ask),
     ("pcs", pcs::ask),
     ("stonith_admin", fencer::ask),
     ("crm_simulate", simulation::ask),
+    ("pacemakerd", node::ask),
 ];
 
 fn main() -> ExitCode {
     support::command::end(run())
 }
 
+/// Asks all tools, or those with one of the arguments in their name.
 fn run() -> Result<()> {
+    let only: Vec<String> = std::env::args().skip(1).collect();
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
     let mut reports = Vec::new();
     for release in RELEASES {
         let root = Root::open(release)?;
-        for (name, ask) in TOOLS {
+        for (name, ask) in TOOLS.iter().filter(|(name, _)| is_asked(name)) {
             // The others are asked all the same.
             let unable = |error| vec![Report::unable(&root, name, &error)];
             reports.extend(ask(&root).unwrap_or_else(unable));

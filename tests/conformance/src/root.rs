@@ -87,6 +87,11 @@ impl Root {
     pub(crate) fn put(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.work.join(name), text).with_context(|| format!("cannot write {name}"))
     }
+
+    /// What a command has left there.
+    pub(crate) fn get(&self, name: &str) -> Result<String> {
+        fs::read_to_string(self.work.join(name)).with_context(|| format!("cannot read {name}"))
+    }
 }
 
 impl Drop for Root {
