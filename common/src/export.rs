@@ -63,7 +63,8 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
     let absent = || Fault::generic(format!("its disk {} is not there", disk.display()));
     let device = machine.resolved(disk)?.ok_or_else(absent)?;
     let block = device.file_name().and_then(|name| name.to_str()).ok_or_else(absent)?;
-    let sectors = legs::sectors(machine, block)?.ok_or_else(absent)?;
+    let folder = Path::new("/sys/class/block").join(block);
+    let sectors = legs::sectors(machine, &folder)?.ok_or_else(absent)?;
     for role in [Role::Local, Role::Export] {
         if !there(role) {
             legs::make_linear(machine, leg, role, &device, sectors)?;

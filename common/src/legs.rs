@@ -4,7 +4,7 @@
 //! disk for ZFS, and a second one beside it for the backend target, because LIO and ZFS each claim a
 //! device for themselves alone. On the peer a multipath map of that name lies over the LUN.
 
-use crate::iscsi::{DiskState, Session};
+use crate::iscsi::{Disk, DiskState, Session};
 use crate::machine::Machine;
 use crate::names;
 use crate::ocf::Fault;
@@ -99,6 +99,15 @@ pub struct Map {
     pub role: Role,
     /// The block devices below it, by kernel name (`vdb`, `sdc`).
     pub slaves: BTreeSet<String>,
+    /// Its size in sectors of 512 bytes.
+    pub sectors: u64,
+}
+
+impl Map {
+    /// Whether all of the map has room on the disk.
+    pub fn fits(&self, disk: &Disk) -> bool {
+        self.sectors <= disk.sectors
+    }
 }
 
 /// All maps of ours on this machine, from /sys/block/dm-*.
@@ -110,7 +119,11 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
         }
         let folder = Path::new("/sys/block").join(&block);
         // A map that is being removed loses its attributes first: then it is not there.
-        let Some(uuid) = machine.read(&folder.join("dm/uuid"))? else { continue };
+        let (Some(uuid), Some(sectors)) =
+            (machine.read(&folder.join("dm/uuid"))?, sectors(machine, &folder)?)
+        else {
+            continue;
+        };
         let role = [Role::Local, Role::Export, Role::Remote]
             .into_iter()
             .find(|role| uuid.starts_with(role.prefix()));
@@ -118,7 +131,7 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
         let leg = Leg::new(uuid.trim_start_matches(role.prefix()))
             .map_err(|wrong| Fault::generic(format!("cannot read the map {uuid:?}: {wrong}")))?;
         let slaves = machine.list(&folder.join("slaves"))?.unwrap_or_default();
-        maps.push(Map { leg, role, slaves });
+        maps.push(Map { leg, role, slaves, sectors });
     }
     maps.sort_by(|a, b| (&a.leg, a.role).cmp(&(&b.leg, b.role)));
     Ok(maps)
@@ -127,22 +140,23 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
 /// The maps for ZFS whose I/O goes through now: the local ones, and the remote ones with a path to a
 /// disk that takes I/O. The others' I/O waits or fails.
 pub fn answering<'a>(maps: &'a [Map], sessions: &[Session]) -> Vec<&'a Map> {
-    let disks = sessions.iter().flat_map(|session| &session.disks);
-    let live: BTreeSet<&str> = disks
-        .filter(|disk| disk.state == DiskState::Running)
-        .map(|disk| disk.block.as_str())
-        .collect();
+    let disks = || sessions.iter().flat_map(|session| &session.disks);
     let answers = |map: &&Map| match map.role {
         Role::Local => true,
-        Role::Remote => map.slaves.iter().any(|slave| live.contains(slave.as_str())),
+        Role::Remote => disks().any(|disk| {
+            disk.state == DiskState::Running && map.fits(disk) && map.slaves.contains(&disk.block)
+        }),
         Role::Export => false,
     };
     maps.iter().filter(answers).collect()
 }
 
-/// Size of a block device in sectors of 512 bytes, by its kernel name; `None` if it is not there.
-pub fn sectors(machine: &Machine, block: &str) -> Result<Option<u64>, Fault> {
-    let path = Path::new("/sys/class/block").join(block).join("size");
+/// Size of a block device in sectors of 512 bytes, by its folder in sysfs; `None` if it is not there.
+///
+/// # Errors
+/// The kernel tells no number.
+pub fn sectors(machine: &Machine, folder: &Path) -> Result<Option<u64>, Fault> {
+    let path = folder.join("size");
     let Some(text) = machine.read(&path)? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
         Fault::generic(format!("cannot read {}: {text:?} is not a size", path.display()))
@@ -195,6 +209,11 @@ pub fn reinstate_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(),
     message(machine, leg, "queue_if_no_path")
 }
 
+/// Sends no I/O by a path any more: it waits.
+pub fn fail_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(), Fault> {
+    message(machine, leg, &format!("fail_path {numbers}"))
+}
+
 /// Lets the I/O of a leg without a path fail, so that ZFS goes on without the leg.
 pub fn fail_if_no_path(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
     message(machine, leg, "fail_if_no_path")
@@ -242,11 +261,12 @@ mod tests {
 
     #[test]
     fn a_leg_answers_if_it_is_local_or_has_a_live_path() {
-        use crate::iscsi::{Disk, SessionState};
+        use crate::iscsi::SessionState;
         let disk = |block: &str, state| Disk {
             block: block.to_string(),
             numbers: "8:0".to_string(),
             serial: String::new(),
+            sectors: 8,
             state,
         };
         let session = Session {
@@ -264,6 +284,7 @@ mod tests {
             leg: Leg::new(leg).unwrap(),
             role,
             slaves: BTreeSet::from([slave.to_string()]),
+            sectors: if leg == "small" { 9 } else { 8 },
         };
         let maps = [
             map("local", Role::Local, "vdb"),
@@ -272,6 +293,7 @@ mod tests {
             map("blocked", Role::Remote, "sdb"),
             map("lost", Role::Remote, "sdc"),
             map("gone", Role::Remote, "sdd"),
+            map("small", Role::Remote, "sda"),
         ];
         let names: Vec<&str> =
             answering(&maps, &[session]).iter().map(|map| map.leg.name()).collect();

@@ -5,9 +5,10 @@ use crate::pools;
 use crate::standing::Standing;
 use hasan::config::{Backend, Peer};
 use hasan::iscsi::{self, Disk, SessionState};
-use hasan::legs::{self, Leg};
+use hasan::legs::{self, Leg, Map};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Pause between two tries to log in: the peer may be down for long.
@@ -34,6 +35,7 @@ impl Watch {
         let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
         let has_session = sessions.iter().any(|session| session.state == SessionState::LoggedIn);
         let actual = Actual { sessions, maps: legs::observe(machine)? };
+        self.memory.forget_refused(&actual);
         for step in plan(backend, &actual, &self.memory) {
             if let Err(fault) = self.apply(machine, backend, &step) {
                 tracing::error!("{}", fault.reason);
@@ -55,20 +57,17 @@ impl Watch {
             Step::Login => self.login(machine, backend),
             Step::SetRecoveryTimeout(session) => iscsi::set_recovery_timeout(machine, session),
             Step::MakeMap(leg, disk) => {
-                legs::make_remote(machine, leg, &disk.block, sectors(machine, disk)?)?;
+                legs::make_remote(machine, leg, &disk.block, disk.sectors)?;
                 self.arrived(leg, "is here");
                 Ok(())
             }
             Step::ExchangePath(leg, disk) => {
-                legs::exchange_path(machine, leg, &disk.block, sectors(machine, disk)?)?;
+                legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
                 self.arrived(leg, "is here under another device");
                 Ok(())
             }
-            Step::ReinstatePath(leg, disk) => {
-                legs::reinstate_path(machine, leg, &disk.numbers)?;
-                self.arrived(leg, "is back");
-                Ok(())
-            }
+            Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk),
+            Step::Refuse(leg, disk, map) => self.refuse(machine, leg, disk, map),
             Step::PathsLost(legs) => self.paths_lost(machine, backend, legs),
         }
     }
@@ -83,9 +82,43 @@ impl Watch {
         result
     }
 
+    /// The next pass has something to say of a disk that turns out to be smaller than it was.
+    fn reinstate(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
+        if sectors(machine, disk)?.is_none_or(|now| now < disk.sectors) {
+            return Ok(());
+        }
+        legs::reinstate_path(machine, leg, &disk.numbers)?;
+        self.arrived(leg, "is back");
+        Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        machine: &Machine,
+        leg: &Leg,
+        disk: &Disk,
+        map: &Map,
+    ) -> Result<(), Fault> {
+        // The kernel's size of it may be old.
+        if sectors(machine, disk)? != Some(disk.sectors) {
+            return Ok(());
+        }
+        if map.slaves.contains(&disk.block) {
+            legs::fail_path(machine, leg, &disk.numbers)?;
+        }
+        self.memory.refused.insert(leg.clone());
+        tracing::error!(
+            "leg {leg} is not used: it came back with {} sectors and had {}; give it a disk that is large enough",
+            disk.sectors,
+            map.sectors
+        );
+        Ok(())
+    }
+
     fn arrived(&mut self, leg: &Leg, how: &str) {
         self.memory.in_use.insert(leg.clone());
         self.memory.released.remove(leg);
+        self.memory.refused.remove(leg);
         tracing::info!("leg {leg} {how}");
     }
 
@@ -122,7 +155,8 @@ fn log_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     Ok(())
 }
 
-fn sectors(machine: &Machine, disk: &Disk) -> Result<u64, Fault> {
-    legs::sectors(machine, &disk.block)?
-        .ok_or_else(|| Fault::generic(format!("the disk {} went away", disk.block)))
+/// The size that a disk has now; `None` if it went away.
+fn sectors(machine: &Machine, disk: &Disk) -> Result<Option<u64>, Fault> {
+    iscsi::rescan(machine, disk)?;
+    legs::sectors(machine, &Path::new("/sys/class/block").join(&disk.block))
 }

@@ -19,6 +19,15 @@ pub(crate) struct Memory {
     pub(crate) in_use: BTreeSet<Leg>,
     /// The legs whose I/O was let fail.
     pub(crate) released: BTreeSet<Leg>,
+    /// The legs whose disk is known to be too small.
+    pub(crate) refused: BTreeSet<Leg>,
+}
+
+impl Memory {
+    /// A disk that was refused and went away may be another one when it returns.
+    pub(crate) fn forget_refused(&mut self, actual: &Actual) {
+        self.refused.retain(|leg| running(leg, actual).next().is_some());
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +42,8 @@ pub(crate) enum Step {
     ExchangePath(Leg, Disk),
     /// The leg's path came back, or the watch has just begun and does not know.
     ReinstatePath(Leg, Disk),
+    /// The leg's LUN came back smaller than the leg is: no I/O may go there. Its map follows.
+    Refuse(Leg, Disk, Map),
     /// The paths of these legs are lost, and their I/O waits.
     PathsLost(Vec<Leg>),
 }
@@ -50,9 +61,11 @@ pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<S
     }
     let mut lost = Vec::new();
     for leg in &backend.peer.legs {
-        match plan_leg(leg, actual, memory) {
-            Some(Step::PathsLost(legs)) => lost.extend(legs),
-            step => steps.extend(step),
+        for step in plan_leg(leg, actual, memory) {
+            match step {
+                Step::PathsLost(legs) => lost.extend(legs),
+                other => steps.push(other),
+            }
         }
     }
     // One question to the cluster for all of them.
@@ -62,29 +75,43 @@ pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<S
     steps
 }
 
-fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Option<Step> {
+fn disks<'a>(leg: &'a Leg, actual: &'a Actual) -> impl Iterator<Item = &'a Disk> {
     let disks = actual.sessions.iter().flat_map(|session| &session.disks);
-    let of_leg: Vec<&Disk> =
-        disks.filter(|disk| Leg::of_serial(&disk.serial).as_ref() == Some(leg)).collect();
-    let running = of_leg.iter().find(|disk| disk.state == DiskState::Running);
+    disks.filter(move |disk| Leg::of_serial(&disk.serial).as_ref() == Some(leg))
+}
+
+fn running<'a>(leg: &'a Leg, actual: &'a Actual) -> impl Iterator<Item = &'a Disk> {
+    disks(leg, actual).filter(|disk| disk.state == DiskState::Running)
+}
+
+fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Vec<Step> {
+    let running = running(leg, actual);
     let map = actual.maps.iter().find(|map| map.role == Role::Remote && map.leg == *leg);
-    match (map, running) {
-        (None, Some(disk)) => Some(Step::MakeMap(leg.clone(), (*disk).clone())),
-        (Some(map), Some(disk)) if !map.slaves.contains(&disk.block) => {
-            Some(Step::ExchangePath(leg.clone(), (*disk).clone()))
-        }
-        (Some(_), Some(disk)) if !memory.in_use.contains(leg) => {
-            Some(Step::ReinstatePath(leg.clone(), (*disk).clone()))
-        }
-        // While a disk of the leg is blocked, its session may come back: nothing is lost yet.
-        (Some(_), None)
-            if !of_leg.iter().any(|disk| disk.state == DiskState::Blocked)
-                && !memory.released.contains(leg) =>
-        {
-            Some(Step::PathsLost(vec![leg.clone()]))
-        }
-        _ => None,
+    let Some(map) = map else {
+        return running.take(1).map(|disk| Step::MakeMap(leg.clone(), disk.clone())).collect();
+    };
+    let (fitting, small): (Vec<&Disk>, Vec<&Disk>) = running.partition(|disk| map.fits(disk));
+    if let Some(disk) = fitting.first().copied() {
+        return with_path(leg, map, disk, memory).into_iter().collect();
     }
+    let refuse = |disk: &&Disk| Step::Refuse(leg.clone(), (*disk).clone(), map.clone());
+    let is_news = !memory.refused.contains(leg);
+    let mut steps: Vec<Step> = small.first().filter(|_| is_news).map(refuse).into_iter().collect();
+    // While a disk of the leg is blocked, its session may come back: nothing is lost yet.
+    let is_blocked = disks(leg, actual).any(|disk| disk.state == DiskState::Blocked);
+    if !is_blocked && !memory.released.contains(leg) {
+        steps.push(Step::PathsLost(vec![leg.clone()]));
+    }
+    steps
+}
+
+/// The map of a leg whose disk takes I/O.
+fn with_path(leg: &Leg, map: &Map, disk: &Disk, memory: &Memory) -> Option<Step> {
+    if !map.slaves.contains(&disk.block) {
+        return Some(Step::ExchangePath(leg.clone(), disk.clone()));
+    }
+    let is_known = memory.in_use.contains(leg);
+    (!is_known).then(|| Step::ReinstatePath(leg.clone(), disk.clone()))
 }
 
 #[cfg(test)]
@@ -103,7 +130,7 @@ mod tests {
 
     fn disk(block: &str, state: DiskState) -> Disk {
         let numbers = "8:16".to_string();
-        Disk { block: block.to_string(), numbers, serial: leg().serial(), state }
+        Disk { block: block.to_string(), numbers, serial: leg().serial(), sectors: 8, state }
     }
 
     fn session(disks: Vec<Disk>) -> Session {
@@ -118,15 +145,16 @@ mod tests {
 
     fn map(block: &str) -> Vec<Map> {
         let slaves = BTreeSet::from([block.to_string()]);
-        vec![Map { leg: leg(), role: Role::Remote, slaves }]
+        vec![Map { leg: leg(), role: Role::Remote, slaves, sectors: 8 }]
     }
 
     #[test]
     fn each_situation_has_its_step() {
         use DiskState::{Blocked, Lost, Running};
-        let known = Memory { in_use: BTreeSet::from([leg()]), released: BTreeSet::new() };
+        let of_leg = || BTreeSet::from([leg()]);
         let new = Memory::default();
-        let released = Memory { in_use: BTreeSet::new(), released: BTreeSet::from([leg()]) };
+        let known = Memory { in_use: of_leg(), ..Memory::default() };
+        let released = Memory { released: of_leg(), ..Memory::default() };
         let running = || disk("sda", Running);
         let with = |disks| vec![session(disks)];
         for (sessions, maps, memory, want) in [
@@ -145,6 +173,41 @@ mod tests {
         ] {
             let actual = Actual { sessions, maps };
             assert_eq!(plan(&backend(), &actual, memory), want, "{actual:?} {memory:?}");
+        }
+    }
+
+    #[test]
+    fn a_leg_that_is_smaller_than_it_was_is_lost() {
+        let small = || Disk { sectors: 7, ..disk("sda", DiskState::Running) };
+        let of_leg = || BTreeSet::from([leg()]);
+        let known = Memory { in_use: of_leg(), ..Memory::default() };
+        let refused = Memory { refused: of_leg(), ..Memory::default() };
+        let released = Memory { released: of_leg(), ..refused.clone() };
+        let refuse = |map: Vec<Map>| Step::Refuse(leg(), small(), map[0].clone());
+        let lost = || Step::PathsLost(vec![leg()]);
+        let other = |sectors| Disk { sectors, ..disk("sdb", DiskState::Running) };
+        for (disks, maps, memory, want) in [
+            (vec![small()], map("sda"), &known, vec![refuse(map("sda")), lost()]),
+            (vec![small()], map("sdz"), &known, vec![refuse(map("sdz")), lost()]),
+            (vec![small()], map("sda"), &refused, vec![lost()]),
+            (vec![small()], map("sda"), &released, vec![]),
+            (
+                vec![small(), other(9)],
+                map("sda"),
+                &released,
+                vec![Step::ExchangePath(leg(), other(9))],
+            ),
+            // Nothing is known of what it was.
+            (vec![small()], vec![], &known, vec![Step::MakeMap(leg(), small())]),
+        ] {
+            let actual = Actual { sessions: vec![session(disks)], maps };
+            assert_eq!(plan(&backend(), &actual, memory), want, "{actual:?} {memory:?}");
+        }
+        for (state, is_kept) in [(DiskState::Running, true), (DiskState::Blocked, false)] {
+            let sessions = vec![session(vec![disk("sda", state)])];
+            let mut memory = refused.clone();
+            memory.forget_refused(&Actual { sessions, maps: vec![] });
+            assert_eq!(memory.refused.contains(&leg()), is_kept);
         }
     }
 

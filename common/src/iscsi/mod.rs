@@ -3,6 +3,7 @@
 mod record;
 
 use crate::chap::Credentials;
+use crate::legs;
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub struct Disk {
     pub numbers: String,
     /// Its serial (VPD page 80).
     pub serial: String,
+    /// Its size in sectors of 512 bytes, as the kernel last read it.
+    pub sectors: u64,
     /// Whether the kernel sends I/O to it (`running`); otherwise I/O waits or fails.
     pub state: DiskState,
 }
@@ -107,9 +110,10 @@ fn disks(machine: &Machine, session: &Path) -> Result<Vec<Disk>, Fault> {
 fn disk(machine: &Machine, device: &Path) -> Result<Option<Disk>, Fault> {
     let Some(blocks) = machine.list(&device.join("block"))? else { return Ok(None) };
     let Some(block) = blocks.into_iter().next() else { return Ok(None) };
-    let numbers: PathBuf = device.join("block").join(&block).join("dev");
-    let (Some(numbers), Some(page), Some(state)) = (
-        machine.read(&numbers)?,
+    let folder: PathBuf = device.join("block").join(&block);
+    let (Some(numbers), Some(sectors), Some(page), Some(state)) = (
+        machine.read(&folder.join("dev"))?,
+        legs::sectors(machine, &folder)?,
         machine.read_bytes(&device.join("vpd_pg80"))?,
         machine.read(&device.join("state"))?,
     ) else {
@@ -120,7 +124,14 @@ fn disk(machine: &Machine, device: &Path) -> Result<Option<Disk>, Fault> {
         "blocked" | "created-blocked" | "quiesce" => DiskState::Blocked,
         _ => DiskState::Lost,
     };
-    Ok(Some(Disk { block, numbers, serial: serial(&page), state }))
+    Ok(Some(Disk { block, numbers, serial: serial(&page), sectors, state }))
+}
+
+/// Has the kernel read the size of a disk anew. It does so by itself only for a disk that it does not know yet: one whose
+/// session came back may be another one behind the same number.
+pub fn rescan(machine: &Machine, disk: &Disk) -> Result<(), Fault> {
+    let path = Path::new("/sys/class/block").join(&disk.block).join("device/rescan");
+    machine.write_attribute(&path, "1")
 }
 
 /// The text of a VPD page 80: four bytes of header, then the serial (SPC-4 section 7.8.19).
