@@ -72,11 +72,12 @@ pub(crate) fn is_proven(status: &Status, scrubbed: Option<&BTreeMap<String, u64>
     status.scan == Scan::ScrubbedWell && scrubbed.is_some()
 }
 
-/// `usable` are the legs that carry a label of the pool; `scrubbed` are the errors of each leg when the scrub began that
-/// was the last one of this daemon's.
+/// `usable` are the legs that are here and carry a label of the pool, and `are_all` whether there should be no others;
+/// `scrubbed` are the errors of each leg when the scrub began that was the last one of this daemon's.
 pub(crate) fn decide(
     status: &Status,
     usable: &BTreeSet<&str>,
+    are_all: bool,
     scrubbed: Option<&BTreeMap<String, u64>>,
 ) -> Verdict {
     let (legs, others): (Vec<&Vdev>, Vec<&Vdev>) =
@@ -92,7 +93,8 @@ pub(crate) fn decide(
     let is_well = |vdev: &&Vdev| {
         vdev.errors == 0 && (vdev.state == "ONLINE" || has_degraded && vdev.state == DEGRADED)
     };
-    if status.scan == Scan::Running || !others.iter().all(is_well) {
+    // One that was lost just now looks well until ZFS has asked it for something.
+    if status.scan == Scan::Running || !are_all || !others.iter().all(is_well) {
         return Verdict::Wait;
     }
     let in_doubt = legs.iter().filter(|vdev| vdev.errors > 0 || vdev.state == DEGRADED);
@@ -176,7 +178,10 @@ mod tests {
             let pool = if b1.state == DEGRADED && b1.name == "b1" { DEGRADED } else { "ONLINE" };
             let vdevs = vec![vdev("p", pool, 0), vdev("a1", "ONLINE", 0), b1];
             let status = status(scan, vdevs);
-            assert_eq!(decide(&status, &usable, scrubbed.as_ref()), want, "{status:?}");
+            assert_eq!(decide(&status, &usable, true, scrubbed.as_ref()), want, "{status:?}");
+            // While one is away, no other is judged; but what is here is brought back.
+            let want = if matches!(want, Verdict::BringBack(_)) { want } else { Verdict::Wait };
+            assert_eq!(decide(&status, &usable, false, scrubbed.as_ref()), want, "{status:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use hasan::iscsi::{self, Disk, SessionState};
 use hasan::legs::{self, Leg, Map};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,14 +43,15 @@ impl Watch {
             }
         }
         // Legs first: without a cluster the questions to it fail.
-        let all_here = backend.peer.legs.iter().all(|leg| self.memory.in_use.contains(leg));
         if let Err(fault) = self.standing.publish(machine, backend, has_session) {
             tracing::debug!("{}", fault.reason);
             self.standing.be_patient();
         }
         // While the other node is shut out it may have the pool on its legs still.
         let is_shut_out = self.standing.is_peer_shut_out(machine, backend)?;
-        self.pools.pass(machine, backend, all_here && !is_shut_out)
+        let nothing = BTreeSet::new();
+        let here = if is_shut_out { &nothing } else { &self.memory.in_use };
+        self.pools.pass(machine, backend, here)
     }
 
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {

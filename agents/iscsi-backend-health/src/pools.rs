@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long all legs must have been here before they are brought back: a link that flaps would
-/// begin a resilver each time.
+/// How long the same legs must have been here before they are brought back: a link that flaps would
+/// begin a resilver each time, and so would legs that arrive one after another.
 const STABLE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a pool that is not well.
 const LOOK: Duration = Duration::from_secs(3);
@@ -27,9 +27,29 @@ const LABEL: Duration = Duration::from_secs(5);
 pub(crate) struct Care {
     pools: BTreeMap<String, Pool>,
     events: Option<Follow>,
-    /// Since when all legs of the other node have been here.
-    all_here_since: Option<Instant>,
+    presence: Presence,
     last_look: Option<Instant>,
+}
+
+/// The legs of the other node that are here.
+#[derive(Default)]
+struct Presence {
+    legs: BTreeSet<Leg>,
+    /// Since when it is these, if it is any.
+    since: Option<Instant>,
+}
+
+impl Presence {
+    fn note(&mut self, legs: &BTreeSet<Leg>, now: Instant) {
+        if self.legs != *legs {
+            self.since = (!legs.is_empty()).then_some(now);
+            self.legs.clone_from(legs);
+        }
+    }
+
+    fn is_stable(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE)
+    }
 }
 
 /// What is kept of a pool while it is imported here.
@@ -66,24 +86,25 @@ impl Care {
         Ok(())
     }
 
-    /// Looks after the pools. `all_here` says whether every leg of the other node is here.
+    /// Looks after the pools. `here` are the legs of the other node that may be used. Of two that were lost one may return
+    /// alone: it is half of what is missing.
     pub(crate) fn pass(
         &mut self,
         machine: &Machine,
         backend: &Backend,
-        all_here: bool,
+        here: &BTreeSet<Leg>,
     ) -> Result<(), Fault> {
-        self.all_here_since = all_here.then(|| self.all_here_since.unwrap_or_else(Instant::now));
+        self.presence.note(here, Instant::now());
         let imported = imported(machine, backend)?;
         if imported.is_empty() {
             for (name, _) in self.pools.iter().filter(|(_, pool)| pool.resilvered.is_some()) {
                 publish::resilvered(machine, name, None);
             }
-            *self = Care { all_here_since: self.all_here_since, ..Care::default() };
+            *self = Care { presence: std::mem::take(&mut self.presence), ..Care::default() };
             return Ok(());
         }
         let has_news = self.has_news(machine)?;
-        let is_stable = self.all_here_since.is_some_and(|since| since.elapsed() >= STABLE);
+        let is_stable = self.presence.is_stable(Instant::now());
         let is_due = self.last_look.is_none_or(|last| last.elapsed() >= LOOK);
         for (name, state) in imported {
             let pool = self.pools.entry(name.clone()).or_default();
@@ -91,7 +112,7 @@ impl Care {
             pool.unwell |= has_news || state == PoolState::Degraded;
             if is_due && pool.unwell && (is_stable || pool.news) && state.is_usable() {
                 self.last_look = Some(Instant::now());
-                pool.look(machine, backend, &name, is_stable)?;
+                pool.look(machine, backend, &name, is_stable.then_some(here))?;
             }
         }
         Ok(())
@@ -176,13 +197,14 @@ impl Pool {
         Ok(())
     }
 
-    /// One look at the vdevs, and what follows from it. While legs are away, or come and go, nothing is brought back.
+    /// One look at the vdevs, and what follows from it. `here` are the other node's legs that are here to stay; while all are
+    /// away, or some come and go, nothing is brought back.
     fn look(
         &mut self,
         machine: &Machine,
         backend: &Backend,
         name: &str,
-        is_stable: bool,
+        here: Option<&BTreeSet<Leg>>,
     ) -> Result<(), Fault> {
         self.news = false;
         let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", name])?)?;
@@ -195,16 +217,15 @@ impl Pool {
         }
         // After the marks, which cannot wait.
         self.publish_progress(machine, name, &status);
-        if !is_stable {
-            return Ok(());
-        }
-        let foreign = foreign(machine, backend, &status)?;
-        let legs = backend.legs.keys().chain(&backend.peer.legs).map(Leg::name);
-        let usable: BTreeSet<&str> = legs.filter(|leg| !foreign.contains(*leg)).collect();
+        let Some(here) = here else { return Ok(()) };
+        let legs: BTreeSet<&str> = backend.legs.keys().chain(here).map(Leg::name).collect();
+        let foreign = foreign(machine, &legs, &status)?;
+        let usable: BTreeSet<&str> = legs.difference(&foreign).copied().collect();
+        let are_all = usable.len() == backend.legs.len() + backend.peer.legs.len();
         if !foreign.is_empty() {
             self.say(&advice(name, &foreign));
         }
-        match decide(&status, &usable, self.scrubbed.as_ref()) {
+        match decide(&status, &usable, are_all, self.scrubbed.as_ref()) {
             Verdict::BringBack(vdevs) if self.may_try(name) => bring_back(machine, name, &vdevs),
             Verdict::Scrub(errors) => self.scrub(machine, name, errors),
             Verdict::Clear => {
@@ -280,15 +301,14 @@ impl Pool {
     }
 }
 
-/// Legs that are not ONLINE and whose device carries no label of the pool: another disk, perhaps a new one.
+/// Which of the legs that are here are not ONLINE, and their device carries no label of the pool: another disk, perhaps a
+/// new one.
 fn foreign<'a>(
     machine: &Machine,
-    backend: &Backend,
+    here: &BTreeSet<&str>,
     status: &'a Status,
 ) -> Result<BTreeSet<&'a str>, Fault> {
-    let is_leg =
-        |name: &str| backend.legs.keys().chain(&backend.peer.legs).any(|leg| leg.name() == name);
-    let legs = status.vdevs.iter().filter(|vdev| is_leg(leg_of(vdev)));
+    let legs = status.vdevs.iter().filter(|vdev| here.contains(leg_of(vdev)));
     let (online, down): (Vec<&Vdev>, Vec<&Vdev>) = legs.partition(|vdev| vdev.state == "ONLINE");
     let Some(first) = online.first().filter(|_| !down.is_empty()) else {
         return Ok(BTreeSet::new());
@@ -362,6 +382,29 @@ pub(crate) fn imported(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn legs_are_stable_when_they_have_been_the_same_for_a_while() {
+        let legs = |names: &[&str]| names.iter().map(|name| Leg::new(name).unwrap()).collect();
+        let (start, mut presence) = (Instant::now(), Presence::default());
+        for (second, here, want) in [
+            (0, &[][..], false),
+            (9, &[], false),
+            (10, &["b1"], false),
+            (14, &["b1"], false),
+            (15, &["b1"], true),
+            (16, &["b1", "b2"], false),
+            (21, &["b1", "b2"], true),
+            (22, &["b2"], false),
+            (27, &["b2"], true),
+            (28, &[], false),
+            (40, &[], false),
+        ] {
+            let now = start + Duration::from_secs(second);
+            presence.note(&legs(here), now);
+            assert_eq!(presence.is_stable(now), want, "{second}: {here:?}");
+        }
+    }
 
     #[test]
     fn errors_and_changes_are_news() {
