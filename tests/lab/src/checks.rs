@@ -4,7 +4,7 @@ use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
     access_checks, cluster, faults, fences, load, lun_checks, many_luns, pool_checks, scenarios,
-    ssh, tester, timers, vlans,
+    ssh, storm, tester, timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
 use std::fs;
@@ -44,7 +44,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 11] = [
+const MORE: [Check; 13] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -53,9 +53,11 @@ const MORE: [Check; 11] = [
     ("a leg is damaged in silence", scenarios::silent_damage),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", faults::replaced_disk),
+    ("a leg comes back smaller", faults::smaller_leg),
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),
+    ("a storm", storm::rounds),
 ];
 
 /// How much of a machine's console is shown after a check has failed.

@@ -84,15 +84,7 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
     })?;
     let command = format!("zpool replace san-pool {leg}");
     stage("it is reported and left alone, the other one is back", || {
-        let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{command}$'");
-        await_until(&command, timers::CLUSTER, || {
-            ssh::run(lab, active, &journal)?;
-            let status = pool_status(lab, active)?;
-            let lines: Vec<&str> = status.lines().filter(|line| line.contains("data-")).collect();
-            let online = lines.iter().filter(|line| line.contains("ONLINE")).count();
-            let is_alone = lines.iter().any(|line| line.contains(leg) && !line.contains("ONLINE"));
-            if online == 3 && is_alone { Ok(()) } else { bail!(status) }
-        })
+        await_without(lab, active, leg, &format!("{command}$"))
     })?;
     stage(&command, || {
         ssh::run(lab, active, &command)?;
@@ -102,6 +94,46 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
     let acks = writer.stop()?;
     ensure!(!plug::log(lab).exists(), "somebody was fenced");
     judge(lab, &acks)
+}
+
+/// A leg of the standby comes back smaller than it was: it is left alone until it is as large again.
+pub(crate) fn smaller_leg(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let leg = first_leg(standby);
+    // The map that is exported, over the same disk.
+    let resize = |less: u32| {
+        format!(
+            "set -e; systemctl stop hasan-backend-export; set -- $(dmsetup table {leg})
+             dmsetup load {leg}-export --table \"0 $(($2 - {less})) linear $4 0\"
+             dmsetup suspend {leg}-export; dmsetup resume {leg}-export; systemctl start hasan-backend-export"
+        )
+    };
+    stage("a leg comes back smaller", || {
+        ssh::run(lab, standby, &resize(2048))?;
+        await_without(lab, active, leg, &format!("leg {leg} is not used: it came back with"))
+    })?;
+    writer.await_more(BLOCKS)?;
+    stage("it is as large again", || {
+        ssh::run(lab, standby, &resize(0))?;
+        await_healed(lab, active, standby)
+    })?;
+    writer.await_more(BLOCKS)?;
+    let acks = writer.stop()?;
+    ensure!(!plug::log(lab).exists(), "somebody was fenced");
+    judge(lab, &acks)
+}
+
+/// Waits until all legs but one are in the pool again, and the watch has said why that one is not.
+fn await_without(lab: &Lab, active: &Machine, leg: &str, why: &str) -> Result<()> {
+    let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{why}'");
+    await_until(why, timers::CLUSTER, || {
+        ssh::run(lab, active, &journal)?;
+        let status = pool_status(lab, active)?;
+        let lines: Vec<&str> = status.lines().filter(|line| line.contains("data-")).collect();
+        let online = lines.iter().filter(|line| line.contains("ONLINE")).count();
+        let is_alone = lines.iter().any(|line| line.contains(leg) && !line.contains("ONLINE"));
+        if online == 3 && is_alone { Ok(()) } else { bail!(status) }
+    })
 }
 
 /// The third voter goes, and the active node goes on. Then the standby goes too: nobody may decide anything, nothing is
@@ -146,7 +178,7 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
     judge(lab, &writer.stop()?)
 }
 
-fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
+pub(crate) fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
     ssh::run(lab, node, "systemctl kill --signal=KILL hasan-backend-watch").map(|_| ())
 }
 

@@ -29,6 +29,7 @@ mod scenarios;
 mod snapshot;
 mod ssh;
 mod state;
+mod storm;
 mod tester;
 mod timeline;
 mod timers;

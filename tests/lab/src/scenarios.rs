@@ -289,7 +289,7 @@ fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
 }
 
 /// The mark on the node that missed writes goes when it has them.
-fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
+pub(crate) fn await_unmarked(lab: &Lab, from: &Machine, node: &Machine) -> Result<()> {
     let ask = query_mark(node);
     await_until(&format!("{} bears no mark", node.name), timers::HEAL, || {
         let mark = ssh::run(lab, from, &ask)?;
