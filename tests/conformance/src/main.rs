@@ -63,16 +63,16 @@ fn main() -> ExitCode {
 /// Asks all tools, or those with one of the arguments in their name.
 fn run() -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
-    let is_asked = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
+    root::install_needs()?;
     let mut reports = Vec::new();
-    for release in RELEASES {
-        let root = Root::open(release)?;
-        for (name, ask) in TOOLS.iter().filter(|(name, _)| is_asked(name)) {
-            // The others are asked all the same.
-            let unable = |error| vec![Report::unable(&root, name, &error)];
-            reports.extend(ask(&root).unwrap_or_else(unable));
+    // Each release has its own root, and a processor.
+    std::thread::scope(|scope| {
+        let threads = RELEASES.map(|release| scope.spawn(|| ask(release, &only)));
+        for thread in threads {
+            reports.extend(thread.join().expect("nothing panics")?);
         }
-    }
+        Ok::<(), anyhow::Error>(())
+    })?;
     let (checks, wrong) = reports.iter().fold((0, 0), |(checks, wrong), report: &Report| {
         (checks + report.checks, wrong + report.wrong.len())
     });
@@ -82,4 +82,16 @@ fn run() -> Result<()> {
     println!("{} tools, {checks} checks, {wrong} of them wrong", reports.len());
     ensure!(wrong == 0 && checks > 0, "not all that was asked is right");
     Ok(())
+}
+
+fn ask(release: &str, only: &[String]) -> Result<Vec<Report>> {
+    let root = Root::open(release)?;
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
+    let mut reports = Vec::new();
+    for (name, ask) in TOOLS.iter().filter(|(name, _)| is_asked(name)) {
+        // The others are asked all the same.
+        let unable = |error| vec![Report::unable(&root, name, &error)];
+        reports.extend(ask(&root).unwrap_or_else(unable));
+    }
+    Ok(reports)
 }

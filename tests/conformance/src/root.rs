@@ -52,14 +52,18 @@ pub(crate) struct Said {
     pub(crate) text: String,
 }
 
+/// Installs what this host lacks.
+pub(crate) fn install_needs() -> Result<()> {
+    stage("packages of the host", || debian::install(&NEEDS))
+}
+
 impl Root {
     /// The root of this release, made if it is not there; with the programs as they are built now.
     pub(crate) fn open(release: &str) -> Result<Root> {
-        stage("packages of the host", || debian::install(&NEEDS))?;
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
         let root = ensure(release, &project.join("tests/conformance/root.sh"))?;
-        let scratch =
-            std::env::temp_dir().join(format!("hasan-conformance-{}", std::process::id()));
+        let scratch = std::env::temp_dir()
+            .join(format!("hasan-conformance-{release}-{}", std::process::id()));
         let (programs, work) = (scratch.join("programs"), scratch.join("work"));
         // What an earlier run with this number has left.
         let _ = fs::remove_dir_all(&scratch);
