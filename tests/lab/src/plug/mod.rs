@@ -201,17 +201,36 @@ pub(crate) fn check_fencings(lab: &Lab) -> Result<()> {
     let history = ssh::run(lab, Machine::named("quorum-c")?, ask)?;
     let log = fs::read_to_string(log(lab)).unwrap_or_default();
     for node in &MACHINES[..2] {
-        let target = format!("target=\"{}\"", node.name);
-        let is_done = |line: &&str| line.contains(&target) && line.contains("status=\"success\"");
-        let done = history.lines().filter(is_done).count();
-        let off = format!("off {}", node.name);
-        let cut = log.lines().filter(|line| line.ends_with(&off)).count();
-        ensure!(
-            done <= cut,
-            "{done} fencings of {}, whose plugs did this:\n{log}\n{history}",
-            node.name
-        );
+        let (done, cut) = compare(node.name, &history, &log)?;
         println!("{}: {done} fencings, its power was cut {cut} times", node.name);
     }
     Ok(())
+}
+
+/// How often a node was fenced, and how often its power was cut, which must be as often at least.
+fn compare(node: &str, history: &str, log: &str) -> Result<(usize, usize)> {
+    let target = format!("target=\"{node}\"");
+    let is_done = |line: &&str| line.contains(&target) && line.contains("status=\"success\"");
+    let done = history.lines().filter(is_done).count();
+    let off = format!("off {node}");
+    let cut = log.lines().filter(|line| line.ends_with(&off)).count();
+    ensure!(done <= cut, "{done} fencings of {node}, whose plugs did this:\n{log}\n{history}");
+    Ok((done, cut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compare;
+
+    #[test]
+    fn a_fencing_without_a_cut_is_found() {
+        let event = |node: &str, status: &str| {
+            format!("<fence_event target=\"{node}\" action=\"reboot\" status=\"{status}\"/>\n")
+        };
+        let history = event("a", "success") + &event("a", "failed") + &event("b", "success");
+        let log = "1 off a\n2 on a\n";
+        assert_eq!(compare("a", &history, log).unwrap(), (1, 1));
+        assert_eq!(compare("c", &history, log).unwrap(), (0, 0));
+        assert!(compare("b", &history, log).is_err());
+    }
 }
