@@ -1,7 +1,7 @@
 //! What the host needs: Debian packages.
 
 use crate::command::run;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::time::Duration;
 
@@ -10,29 +10,39 @@ const APT: Duration = Duration::from_secs(900);
 /// Installs what is missing: each program, or other file below /usr, with the package that brings it.
 ///
 /// # Errors
-/// apt-get fails.
+/// apt-get fails, or something is missing still.
 pub fn install(needs: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<&str> = needs
-        .iter()
-        .filter(|(program, _)| !is_there(program))
-        .map(|(_, package)| *package)
-        .collect();
+    let is_missing = |(file, _): &&(&str, &str)| !is_there(file);
+    let missing: Vec<&str> = needs.iter().filter(is_missing).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    println!("installing {}", missing.join(" "));
+    let packages = wanted(&missing, needs, &codename()?);
+    println!("installing {}", packages.join(" "));
     run(APT, "apt-get", &["update", "-q"])?;
-    // Parts of QEMU from backports do not go with the release's own: all from the release.
-    let release = codename()?;
-    let exact = |package: &&str| match package.starts_with("qemu-") {
-        true => format!("{package}/{release}"),
-        false => package.to_string(),
-    };
-    let packages: Vec<String> = missing.iter().map(exact).collect();
     let mut arguments =
         vec!["install", "-q", "-y", "--no-install-recommends", "--allow-downgrades"];
     arguments.extend(packages.iter().map(String::as_str));
-    run(APT, "apt-get", &arguments).map(|_| ())
+    run(APT, "apt-get", &arguments)?;
+    match needs.iter().find(is_missing) {
+        None => Ok(()),
+        Some((file, package)) => bail!("{package} is installed and brings no {file}"),
+    }
+}
+
+/// What apt-get is asked for. Parts of QEMU from backports do not go with the release's own, and where one is there already,
+/// another one of the release would remove it: so all are asked for, from the release.
+fn wanted(missing: &[&str], needs: &[(&str, &str)], release: &str) -> Vec<String> {
+    let is_qemu = |package: &str| package.starts_with("qemu-");
+    let needs_qemu = missing.iter().any(|package| is_qemu(package));
+    let mut packages: Vec<String> = missing
+        .iter()
+        .filter(|package| !is_qemu(package))
+        .map(|package| package.to_string())
+        .collect();
+    let all_of_qemu = needs.iter().filter(|(_, package)| needs_qemu && is_qemu(package));
+    packages.extend(all_of_qemu.map(|(_, package)| format!("{package}/{release}")));
+    packages
 }
 
 fn is_there(program: &str) -> bool {
@@ -64,4 +74,16 @@ pub fn mirror() -> Result<String> {
         .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
         .map(str::to_string)
         .context("the apt sources of this host name no Debian mirror")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn all_parts_of_qemu_are_of_the_release() {
+        let needs = [("a", "qemu-a"), ("b", "b"), ("c", "qemu-c"), ("d", "d")];
+        assert_eq!(wanted(&["b"], &needs, "x"), ["b"]);
+        assert_eq!(wanted(&["d", "qemu-c"], &needs, "x"), ["d", "qemu-a/x", "qemu-c/x"]);
+    }
 }
