@@ -101,6 +101,17 @@ pub struct Map {
     pub slaves: BTreeSet<String>,
     /// Its size in sectors of 512 bytes.
     pub sectors: u64,
+    /// Its I/O.
+    pub io: Io,
+}
+
+/// How far a device is with its I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Io {
+    /// Requests that are done, since the device was made.
+    pub done: u64,
+    /// Requests that are under way, or wait.
+    pub waiting: u64,
 }
 
 impl Map {
@@ -119,9 +130,11 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
         }
         let folder = Path::new("/sys/block").join(&block);
         // A map that is being removed loses its attributes first: then it is not there.
-        let (Some(uuid), Some(sectors)) =
-            (machine.read(&folder.join("dm/uuid"))?, sectors(machine, &folder)?)
-        else {
+        let (Some(uuid), Some(sectors), Some(stat)) = (
+            machine.read(&folder.join("dm/uuid"))?,
+            sectors(machine, &folder)?,
+            machine.read(&folder.join("stat"))?,
+        ) else {
             continue;
         };
         let role = [Role::Local, Role::Export, Role::Remote]
@@ -131,10 +144,23 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
         let leg = Leg::new(uuid.trim_start_matches(role.prefix()))
             .map_err(|wrong| Fault::generic(format!("cannot read the map {uuid:?}: {wrong}")))?;
         let slaves = machine.list(&folder.join("slaves"))?.unwrap_or_default();
-        maps.push(Map { leg, role, slaves, sectors });
+        maps.push(Map { leg, role, slaves, sectors, io: io(&stat)? });
     }
     maps.sort_by(|a, b| (&a.leg, a.role).cmp(&(&b.leg, b.role)));
     Ok(maps)
+}
+
+/// Reads, writes, discards and flushes that are done, and all that are in flight (`Documentation/block/stat.rst`).
+fn io(stat: &str) -> Result<Io, Fault> {
+    let strange = || Fault::generic(format!("{stat:?} is not the statistics of a block device"));
+    let numbers: Result<Vec<u64>, _> = stat.split_whitespace().map(str::parse).collect();
+    let numbers = numbers.map_err(|_| strange())?;
+    let [reads, _, _, _, writes, _, _, _, waiting, _, _, rest @ ..] = numbers.as_slice() else {
+        return Err(strange());
+    };
+    // Each group came with a kernel of its own.
+    let [discards, flushes] = [0, 4].map(|at| rest.get(at).copied().unwrap_or_default());
+    Ok(Io { done: reads + writes + discards + flushes, waiting: *waiting })
 }
 
 /// The maps for ZFS whose I/O goes through now: the local ones, and the remote ones with a path to a
@@ -285,6 +311,7 @@ mod tests {
             role,
             slaves: BTreeSet::from([slave.to_string()]),
             sectors: if leg == "small" { 9 } else { 8 },
+            io: Io::default(),
         };
         let maps = [
             map("local", Role::Local, "vdb"),
@@ -298,6 +325,20 @@ mod tests {
         let names: Vec<&str> =
             answering(&maps, &[session]).iter().map(|map| map.leg.name()).collect();
         assert_eq!(names, ["local", "live"]);
+    }
+
+    #[test]
+    fn what_is_done_and_what_waits() {
+        let of = |done, waiting| Some(Io { done, waiting });
+        for (stat, want) in [
+            ("254 0 14064 4788 1177 0 22760 130712 11 222276 135500 2 0 0 0 3 0", of(1436, 11)),
+            ("   1   0 8 4 2 0 8 9 0 5 6", of(3, 0)),
+            ("1 0 8 4 2 0 8 9 0 5", None),
+            ("1 0 8 4 2 0 8 9 x 5 6", None),
+            ("", None),
+        ] {
+            assert_eq!(io(stat).ok(), want, "{stat}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `ocf:hasan:iscsi-backend-health` it only reports, and touches no session and no map.
 #![forbid(unsafe_code)]
 
+mod flow;
 mod healing;
 mod notify;
 mod pass;

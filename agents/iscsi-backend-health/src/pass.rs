@@ -1,11 +1,12 @@
 //! One pass of the watch: observe, plan, apply.
 
+use crate::flow::Flow;
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
 use crate::standing::Standing;
 use hasan::config::{Backend, Peer};
 use hasan::iscsi::{self, Disk, SessionState};
-use hasan::legs::{self, Leg, Map};
+use hasan::legs::{self, Leg, Map, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(3);
 #[derive(Default)]
 pub(crate) struct Watch {
     memory: Memory,
+    flow: Flow,
     pools: pools::Care,
     standing: Standing,
     last_login: Option<Instant>,
@@ -37,6 +39,7 @@ impl Watch {
         let has_session = sessions.iter().any(|session| session.state == SessionState::LoggedIn);
         let actual = Actual { sessions, maps: legs::observe(machine)? };
         self.memory.forget_refused(&actual);
+        self.doubt_paths(&actual.maps);
         for step in plan(backend, &actual, &self.memory) {
             if let Err(fault) = self.apply(machine, backend, &step) {
                 tracing::error!("{}", fault.reason);
@@ -52,6 +55,16 @@ impl Watch {
         let nothing = BTreeSet::new();
         let here = if is_shut_out { &nothing } else { &self.memory.in_use };
         self.pools.pass(machine, backend, here)
+    }
+
+    /// A path that is believed to work and does not is taken into use again.
+    fn doubt_paths(&mut self, maps: &[Map]) {
+        for map in maps.iter().filter(|map| map.role == Role::Remote) {
+            let is_still = self.flow.stands_still(&map.leg, map.io, Instant::now());
+            if is_still && self.memory.in_use.remove(&map.leg) {
+                tracing::warn!("the I/O of leg {} stands still", map.leg);
+            }
+        }
     }
 
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {

@@ -118,6 +118,7 @@ fn with_path(leg: &Leg, map: &Map, disk: &Disk, memory: &Memory) -> Option<Step>
 mod tests {
     use super::*;
     use hasan::config::Peer;
+    use hasan::legs::Io;
 
     fn leg() -> Leg {
         Leg::new("data-b1").unwrap()
@@ -145,7 +146,7 @@ mod tests {
 
     fn map(block: &str) -> Vec<Map> {
         let slaves = BTreeSet::from([block.to_string()]);
-        vec![Map { leg: leg(), role: Role::Remote, slaves, sectors: 8 }]
+        vec![Map { leg: leg(), role: Role::Remote, slaves, sectors: 8, io: Io::default() }]
     }
 
     #[test]
