@@ -100,21 +100,19 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
 pub(crate) fn smaller_leg(lab: &Lab) -> Result<()> {
     let (active, standby, mut writer) = written_to(lab)?;
     let leg = first_leg(standby);
-    // The map that is exported, over the same disk.
-    let resize = |less: u32| {
-        format!(
-            "set -e; systemctl stop hasan-backend-export; set -- $(dmsetup table {leg})
-             dmsetup load {leg}-export --table \"0 $(($2 - {less})) linear $4 0\"
-             dmsetup suspend {leg}-export; dmsetup resume {leg}-export; systemctl start hasan-backend-export"
-        )
-    };
+    // The map that is exported is made anew each time; one that is there is taken.
+    let shrink = format!(
+        "set -e; systemctl stop hasan-backend-export; set -- $(dmsetup table {leg})
+         dmsetup create {leg}-export --uuid HASAN-export-{leg} --table \"0 $(($2 - 2048)) linear $4 0\"
+         systemctl start hasan-backend-export"
+    );
     stage("a leg comes back smaller", || {
-        ssh::run(lab, standby, &resize(2048))?;
+        ssh::run(lab, standby, &shrink)?;
         await_without(lab, active, leg, &format!("leg {leg} is not used: it came back with"))
     })?;
     writer.await_more(BLOCKS)?;
     stage("it is as large again", || {
-        ssh::run(lab, standby, &resize(0))?;
+        ssh::run(lab, standby, "systemctl restart hasan-backend-export")?;
         await_healed(lab, active, standby)
     })?;
     writer.await_more(BLOCKS)?;
