@@ -44,7 +44,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 13] = [
+const MORE: [Check; 14] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -54,6 +54,7 @@ const MORE: [Check; 13] = [
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", faults::replaced_disk),
     ("a leg comes back smaller", faults::smaller_leg),
+    ("a path fails while its disk seems well", faults::path_fails),
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),

@@ -121,6 +121,29 @@ pub(crate) fn smaller_leg(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// dm-multipath gives the standby's legs up while their disks are as they were: as after a session that was lost and came
+/// back between two looks of the watch. Their I/O goes on, and the client has no error.
+pub(crate) fn path_fails(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let fail = "set -e; for map in /sys/block/dm-*; do
+            grep -q HASAN-remote $map/dm/uuid || continue
+            dmsetup message $(cat $map/dm/name) 0 fail_path $(cat $map/slaves/*/dev)
+        done; dmsetup status --target multipath";
+    stage("the paths fail, and are taken into use again", || {
+        let status = ssh::run(lab, active, fail)?;
+        ensure!(status.lines().filter(|line| line.contains(" F ")).count() == 2, "{status}");
+        let journal = "journalctl -o cat -u hasan-backend-watch | grep -q 'stands still'";
+        await_until("the watch sees it", timers::CLUSTER, || {
+            ssh::run(lab, active, journal).map(|_| ())
+        })?;
+        writer.await_more(BLOCKS)?;
+        await_healed(lab, active, standby)
+    })?;
+    let acks = writer.stop()?;
+    ensure!(!plug::log(lab).exists(), "somebody was fenced");
+    judge(lab, &acks)
+}
+
 /// Waits until all legs but one are in the pool again, and the watch has said why that one is not.
 fn await_without(lab: &Lab, active: &Machine, leg: &str, why: &str) -> Result<()> {
     let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{why}'");
