@@ -57,12 +57,11 @@ impl Watch {
         self.pools.pass(machine, backend, here)
     }
 
-    /// A path that is believed to work and does not is taken into use again.
+    /// Finds paths that are believed to work and do not.
     fn doubt_paths(&mut self, maps: &[Map]) {
         for map in maps.iter().filter(|map| map.role == Role::Remote) {
-            let is_still = self.flow.stands_still(&map.leg, map.io, Instant::now());
-            if is_still && self.memory.in_use.remove(&map.leg) {
-                tracing::warn!("the I/O of leg {} stands still", map.leg);
+            if self.flow.stands_still(&map.leg, map.io, Instant::now()) {
+                self.memory.doubted.insert(map.leg.clone());
             }
         }
     }
@@ -82,6 +81,11 @@ impl Watch {
                 Ok(())
             }
             Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk),
+            Step::RetryPath(leg, disk) => {
+                tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
+                self.memory.doubted.remove(leg);
+                legs::reinstate_path(machine, leg, &disk.numbers)
+            }
             Step::Refuse(leg, disk, map) => self.refuse(machine, leg, disk, map),
             Step::PathsLost(legs) => self.paths_lost(machine, backend, legs),
         }
@@ -134,6 +138,7 @@ impl Watch {
         self.memory.in_use.insert(leg.clone());
         self.memory.released.remove(leg);
         self.memory.refused.remove(leg);
+        self.memory.doubted.remove(leg);
         tracing::info!("leg {leg} {how}");
     }
 
@@ -145,6 +150,7 @@ impl Watch {
         backend: &Backend,
         lost: &[Leg],
     ) -> Result<(), Fault> {
+        self.memory.doubted.retain(|leg| !lost.contains(leg));
         for leg in lost.iter().filter(|leg| self.memory.in_use.remove(leg)) {
             tracing::warn!("leg {leg} is lost; its I/O waits");
         }

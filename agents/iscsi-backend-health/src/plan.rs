@@ -19,6 +19,8 @@ pub(crate) struct Memory {
     pub(crate) in_use: BTreeSet<Leg>,
     /// The legs whose I/O was let fail.
     pub(crate) released: BTreeSet<Leg>,
+    /// The legs whose path is believed to work, while their I/O stands still.
+    pub(crate) doubted: BTreeSet<Leg>,
     /// The legs whose disk is known to be too small.
     pub(crate) refused: BTreeSet<Leg>,
 }
@@ -42,6 +44,8 @@ pub(crate) enum Step {
     ExchangePath(Leg, Disk),
     /// The leg's path came back, or the watch has just begun and does not know.
     ReinstatePath(Leg, Disk),
+    /// The same of a path that was never seen to be lost.
+    RetryPath(Leg, Disk),
     /// The leg's LUN came back smaller than the leg is: no I/O may go there. Its map follows.
     Refuse(Leg, Disk, Map),
     /// The paths of these legs are lost, and their I/O waits.
@@ -110,8 +114,10 @@ fn with_path(leg: &Leg, map: &Map, disk: &Disk, memory: &Memory) -> Option<Step>
     if !map.slaves.contains(&disk.block) {
         return Some(Step::ExchangePath(leg.clone(), disk.clone()));
     }
-    let is_known = memory.in_use.contains(leg);
-    (!is_known).then(|| Step::ReinstatePath(leg.clone(), disk.clone()))
+    if !memory.in_use.contains(leg) {
+        return Some(Step::ReinstatePath(leg.clone(), disk.clone()));
+    }
+    memory.doubted.contains(leg).then(|| Step::RetryPath(leg.clone(), disk.clone()))
 }
 
 #[cfg(test)]
@@ -156,6 +162,7 @@ mod tests {
         let new = Memory::default();
         let known = Memory { in_use: of_leg(), ..Memory::default() };
         let released = Memory { released: of_leg(), ..Memory::default() };
+        let doubted = Memory { doubted: of_leg(), ..known.clone() };
         let running = || disk("sda", Running);
         let with = |disks| vec![session(disks)];
         for (sessions, maps, memory, want) in [
@@ -167,6 +174,8 @@ mod tests {
             (with(vec![running()]), map("sda"), &known, vec![]),
             (with(vec![running()]), map("sda"), &new, vec![Step::ReinstatePath(leg(), running())]),
             (with(vec![running()]), map("sdz"), &known, vec![Step::ExchangePath(leg(), running())]),
+            (with(vec![running()]), map("sda"), &doubted, vec![Step::RetryPath(leg(), running())]),
+            (with(vec![disk("sda", Blocked)]), map("sda"), &doubted, vec![]),
             (with(vec![disk("sda", Blocked)]), map("sda"), &known, vec![]),
             (with(vec![disk("sda", Lost)]), map("sda"), &known, vec![Step::PathsLost(vec![leg()])]),
             (with(vec![disk("sda", Lost)]), map("sda"), &released, vec![]),
