@@ -2,10 +2,8 @@
 
 use crate::report::Report;
 use crate::root::Root;
-use crate::{AGENTS, RESOURCES};
+use crate::{AGENTS, RESOURCES, TARGET};
 use anyhow::Result;
-
-const TARGET: &str = "iqn=iqn.2025-01.lab.home:x";
 
 /// Options of an agent, the exit code that they deserve, and what has to be said of them.
 type Case<'a> = (&'a str, &'a [&'a str], i32, &'a str);

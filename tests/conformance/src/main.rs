@@ -33,6 +33,8 @@ const AGENTS: [&str; 5] = [
     "zfs-pool",
 ];
 
+/// The target of those that are asked for one.
+const TARGET: &str = "iqn=iqn.2025-01.lab.home:x";
 /// A resource of each: its id, and what it is made of.
 const RESOURCES: [(&str, &str); 5] = [
     ("pool", "ocf:hasan:zfs-pool pool=tank"),

@@ -2,12 +2,10 @@
 
 use crate::report::Report;
 use crate::root::Root;
-use crate::{AGENTS, RESOURCES};
+use crate::{AGENTS, RESOURCES, TARGET};
 use anyhow::Result;
 use quick_xml::Reader;
 use quick_xml::events::Event;
-
-const TARGET: &str = "iqn=iqn.2025-01.lab.home:x";
 
 /// Asks it.
 pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
@@ -71,7 +69,7 @@ fn resources(root: &Root, report: &mut Report) -> Result<()> {
 /// What metadata says of operations is what the configuration gets: a timeout for each, and two monitors that differ.
 fn operations(root: &Root, report: &mut Report) -> Result<()> {
     let cib = root.run("cat cib.xml")?.text;
-    for id in ["pool", "luns", "door", "export", "health"] {
+    for (id, _) in RESOURCES {
         let found = of_resource(&cib, id)?;
         let of = |name: &str| {
             found.iter().filter(|operation| operation.name == name).collect::<Vec<_>>()

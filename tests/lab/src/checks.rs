@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Result, bail, ensure};
 use std::fs;
 use std::time::Instant;
-use support::command::await_until;
+use support::command::{await_until, last_lines};
 
 type Check = (&'static str, fn(&Lab) -> Result<()>);
 
@@ -110,9 +110,7 @@ fn show_consoles(lab: &Lab) {
     for machine in &MACHINES {
         let said = fs::read(machine.console(lab)).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        let lines: Vec<&str> = said.lines().collect();
-        let last = lines.len().saturating_sub(CONSOLE_LINES);
-        println!("the console of {}:\n{}", machine.name, lines[last..].join("\n"));
+        println!("the console of {}:\n{}", machine.name, last_lines(&said, CONSOLE_LINES));
     }
 }
 

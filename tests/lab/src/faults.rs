@@ -5,8 +5,8 @@
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
-    BLOCKS, await_healed, await_refusal, check_no_pool, first_leg, judge, pool_status, power_up,
-    written_to,
+    BLOCKS, await_healed, await_refusal, check_no_pool, first_leg, judge, judge_unfenced,
+    pool_status, power_up, written_to,
 };
 use crate::state::Lab;
 use crate::{cluster, net, plug, ssh, timers};
@@ -91,9 +91,7 @@ pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
         await_healed(lab, active, standby)
     })?;
     writer.await_more(BLOCKS)?;
-    let acks = writer.stop()?;
-    ensure!(!plug::log(lab).exists(), "somebody was fenced");
-    judge(lab, &acks)
+    judge_unfenced(lab, writer)
 }
 
 /// A leg of the standby comes back smaller than it was: it is left alone until it is as large again.
@@ -116,9 +114,7 @@ pub(crate) fn smaller_leg(lab: &Lab) -> Result<()> {
         await_healed(lab, active, standby)
     })?;
     writer.await_more(BLOCKS)?;
-    let acks = writer.stop()?;
-    ensure!(!plug::log(lab).exists(), "somebody was fenced");
-    judge(lab, &acks)
+    judge_unfenced(lab, writer)
 }
 
 /// dm-multipath gives the standby's legs up while their disks are as they were: as after a session that was lost and came
@@ -139,9 +135,7 @@ pub(crate) fn path_fails(lab: &Lab) -> Result<()> {
         writer.await_more(BLOCKS)?;
         await_healed(lab, active, standby)
     })?;
-    let acks = writer.stop()?;
-    ensure!(!plug::log(lab).exists(), "somebody was fenced");
-    judge(lab, &acks)
+    judge_unfenced(lab, writer)
 }
 
 /// Waits until all legs but one are in the pool again, and the watch has said why that one is not.
@@ -323,19 +317,28 @@ fn reach(lab: &Lab, active: &Machine, moment: Moment, writer: &mut Writer) -> Re
 
 /// What is left to chance, printed. `HASAN_SEED` plays a run again.
 pub(crate) fn seed() -> Result<u64> {
-    let seed = match std::env::var("HASAN_SEED") {
-        Ok(seed) => seed.parse().context("HASAN_SEED is no number")?,
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    let seed = match number("HASAN_SEED")? {
+        Some(seed) => seed,
+        None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
     println!("HASAN_SEED={seed}");
     Ok(seed)
 }
 
+/// A number that the environment gives.
+pub(crate) fn number(variable: &str) -> Result<Option<u64>> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    text.parse().map(Some).with_context(|| format!("{variable} is no number"))
+}
+
+/// A number that looks like chance. Any mixing will do; neighbours should differ.
+pub(crate) fn mixed(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
 /// Up to a minute, by which time the legs are let go.
 fn random_delay() -> Result<Duration> {
-    // Any mixing will do; neighbouring seeds should differ.
-    let mixed = seed()?.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    Ok(Duration::from_millis(mixed % 60_000))
+    Ok(Duration::from_millis(mixed(seed()?) % 60_000))
 }
 
 const BEFORE: &str = "hold; exec /run/lab/real \"$@\"";

@@ -276,9 +276,7 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
     ensure!(status.contains("with 0 errors"), "not scrubbed:\n{status}");
     ensure!(status.contains("was scrubbed, and all that it holds is right"), "{status}");
     writer.await_more(BLOCKS)?;
-    let acks = writer.stop()?;
-    ensure!(!plug::log(lab).exists(), "somebody was fenced");
-    judge(lab, &acks)
+    judge_unfenced(lab, writer)
 }
 
 fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
@@ -313,6 +311,13 @@ fn is_healthy(status: &str) -> bool {
             .any(|word| line.contains(word))
     };
     status.contains("ONLINE") && !status.lines().any(is_bad)
+}
+
+/// The end of a scenario in which nobody may have been fenced.
+pub(crate) fn judge_unfenced(lab: &Lab, writer: Writer) -> Result<()> {
+    let acks = writer.stop()?;
+    ensure!(!plug::log(lab).exists(), "somebody was fenced");
+    judge(lab, &acks)
 }
 
 /// The verdict on a scenario's load; and the proof that the verifier can be red.

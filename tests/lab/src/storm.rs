@@ -1,7 +1,7 @@
 //! A storm: what goes wrong in the field, one thing after another, as the seed chooses, while a client writes. After each the
 //! cluster has to become whole again by itself.
 
-use crate::faults::{await_one_half, kill_watch, seed};
+use crate::faults::{await_one_half, kill_watch, mixed, number, seed};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
@@ -9,7 +9,7 @@ use crate::scenarios::{
 };
 use crate::state::Lab;
 use crate::{cluster, net, plug, qmp, ssh, timers};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use support::command::{await_until, stage};
 
@@ -67,14 +67,12 @@ const EVENTS: [Event; 10] = [
 
 /// Rounds of it.
 pub(crate) fn rounds(lab: &Lab) -> Result<()> {
-    let mut random = seed()?;
-    let rounds = match std::env::var("HASAN_ROUNDS") {
-        Ok(rounds) => rounds.parse().context("HASAN_ROUNDS is no number")?,
-        Err(_) => ROUNDS,
-    };
+    let seed = seed()?;
+    let rounds = number("HASAN_ROUNDS")?.unwrap_or(ROUNDS);
     let (mut active, mut standby, mut writer) = written_to(lab)?;
     for round in 1..=rounds {
-        let (name, event) = EVENTS[choose(&mut random, EVENTS.len())];
+        let chance = mixed(seed.wrapping_add(round)) % EVENTS.len() as u64;
+        let (name, event) = EVENTS[usize::try_from(chance)?];
         stage(&format!("{round} of {rounds}: {name}"), || {
             event(&mut Scene { lab, active, standby, writer: &mut writer })?;
             active = whole(lab)?;
@@ -83,14 +81,6 @@ pub(crate) fn rounds(lab: &Lab) -> Result<()> {
         })?;
     }
     judge(lab, &writer.stop()?)
-}
-
-/// The next number below `count` (SplitMix64).
-fn choose(state: &mut u64, count: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    usize::try_from((mixed ^ (mixed >> 31)) % count as u64).unwrap_or_default()
 }
 
 /// Does something for which a node is fenced; returns when it has power again.

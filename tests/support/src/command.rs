@@ -60,6 +60,12 @@ pub fn await_until(
     }
 }
 
+/// The end of what a program has said.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
 /// Says what begins, does it, and says how long it took.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! What a script makes once: a root file system, an image.
 
-use crate::command::{checked, run, timed};
+use crate::command::{checked, last_lines, run, timed};
 use crate::debian;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -38,9 +38,7 @@ pub fn make(
         timed(at_most, "unshare", &arguments).stdout(file.try_clone()?).stderr(file).output()?;
     checked(output, || script.clone()).with_context(|| {
         let text = fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines.len().saturating_sub(LOG_LINES);
-        format!("{} ends with:\n{}", log.display(), lines[last..].join("\n"))
+        format!("{} ends with:\n{}", log.display(), last_lines(&text, LOG_LINES))
     })?;
     fs::rename(&unfinished, folder)?;
     Ok(())
