@@ -4,8 +4,10 @@
 //! `ocf:hasan:iscsi-backend-health` it only reports, and touches no session and no map.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod flow;
 mod healing;
+mod marks;
 mod notify;
 mod pass;
 mod plan;

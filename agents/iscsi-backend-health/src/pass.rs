@@ -37,9 +37,10 @@ impl Watch {
     fn try_pass(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
         let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
         let has_session = sessions.iter().any(|session| session.state == SessionState::LoggedIn);
-        let actual = Actual { sessions, maps: legs::observe(machine)? };
+        let maps = legs::observe(machine)?;
+        let still = self.still(&maps);
+        let actual = Actual { sessions, maps, still };
         self.memory.forget_refused(&actual);
-        self.doubt_paths(&actual.maps);
         for step in plan(backend, &actual, &self.memory) {
             if let Err(fault) = self.apply(machine, backend, &step) {
                 tracing::error!("{}", fault.reason);
@@ -57,13 +58,12 @@ impl Watch {
         self.pools.pass(machine, backend, here)
     }
 
-    /// Finds paths that are believed to work and do not.
-    fn doubt_paths(&mut self, maps: &[Map]) {
-        for map in maps.iter().filter(|map| map.role == Role::Remote) {
-            if self.flow.stands_still(&map.leg, map.io, Instant::now()) {
-                self.memory.doubted.insert(map.leg.clone());
-            }
-        }
+    /// The legs whose I/O stands still.
+    fn still(&mut self, maps: &[Map]) -> BTreeSet<Leg> {
+        let now = Instant::now();
+        let remote = maps.iter().filter(|map| map.role == Role::Remote);
+        let still = remote.filter(|map| self.flow.stands_still(&map.leg, map.io, now));
+        still.map(|map| map.leg.clone()).collect()
     }
 
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {
@@ -83,7 +83,6 @@ impl Watch {
             Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk),
             Step::RetryPath(leg, disk) => {
                 tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
-                self.memory.doubted.remove(leg);
                 legs::reinstate_path(machine, leg, &disk.numbers)
             }
             Step::Refuse(leg, disk, map) => self.refuse(machine, leg, disk, map),
@@ -138,7 +137,6 @@ impl Watch {
         self.memory.in_use.insert(leg.clone());
         self.memory.released.remove(leg);
         self.memory.refused.remove(leg);
-        self.memory.doubted.remove(leg);
         tracing::info!("leg {leg} {how}");
     }
 
@@ -150,7 +148,6 @@ impl Watch {
         backend: &Backend,
         lost: &[Leg],
     ) -> Result<(), Fault> {
-        self.memory.doubted.retain(|leg| !lost.contains(leg));
         for leg in lost.iter().filter(|leg| self.memory.in_use.remove(leg)) {
             tracing::warn!("leg {leg} is lost; its I/O waits");
         }

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 pub(crate) struct Actual {
     pub(crate) sessions: Vec<Session>,
     pub(crate) maps: Vec<Map>,
+    /// The legs whose I/O stands still.
+    pub(crate) still: BTreeSet<Leg>,
 }
 
 /// What the watch knows from its earlier passes.
@@ -19,8 +21,6 @@ pub(crate) struct Memory {
     pub(crate) in_use: BTreeSet<Leg>,
     /// The legs whose I/O was let fail.
     pub(crate) released: BTreeSet<Leg>,
-    /// The legs whose path is believed to work, while their I/O stands still.
-    pub(crate) doubted: BTreeSet<Leg>,
     /// The legs whose disk is known to be too small.
     pub(crate) refused: BTreeSet<Leg>,
 }
@@ -96,7 +96,7 @@ fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Vec<Step> {
     };
     let (fitting, small): (Vec<&Disk>, Vec<&Disk>) = running.partition(|disk| map.fits(disk));
     if let Some(disk) = fitting.first().copied() {
-        return with_path(leg, map, disk, memory).into_iter().collect();
+        return with_path(leg, map, disk, actual, memory).into_iter().collect();
     }
     let refuse = |disk: &&Disk| Step::Refuse(leg.clone(), (*disk).clone(), map.clone());
     let is_news = !memory.refused.contains(leg);
@@ -110,14 +110,14 @@ fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Vec<Step> {
 }
 
 /// The map of a leg whose disk takes I/O.
-fn with_path(leg: &Leg, map: &Map, disk: &Disk, memory: &Memory) -> Option<Step> {
+fn with_path(leg: &Leg, map: &Map, disk: &Disk, actual: &Actual, memory: &Memory) -> Option<Step> {
     if !map.slaves.contains(&disk.block) {
         return Some(Step::ExchangePath(leg.clone(), disk.clone()));
     }
     if !memory.in_use.contains(leg) {
         return Some(Step::ReinstatePath(leg.clone(), disk.clone()));
     }
-    memory.doubted.contains(leg).then(|| Step::RetryPath(leg.clone(), disk.clone()))
+    actual.still.contains(leg).then(|| Step::RetryPath(leg.clone(), disk.clone()))
 }
 
 #[cfg(test)]
@@ -162,7 +162,6 @@ mod tests {
         let new = Memory::default();
         let known = Memory { in_use: of_leg(), ..Memory::default() };
         let released = Memory { released: of_leg(), ..Memory::default() };
-        let doubted = Memory { doubted: of_leg(), ..known.clone() };
         let running = || disk("sda", Running);
         let with = |disks| vec![session(disks)];
         for (sessions, maps, memory, want) in [
@@ -174,15 +173,28 @@ mod tests {
             (with(vec![running()]), map("sda"), &known, vec![]),
             (with(vec![running()]), map("sda"), &new, vec![Step::ReinstatePath(leg(), running())]),
             (with(vec![running()]), map("sdz"), &known, vec![Step::ExchangePath(leg(), running())]),
-            (with(vec![running()]), map("sda"), &doubted, vec![Step::RetryPath(leg(), running())]),
-            (with(vec![disk("sda", Blocked)]), map("sda"), &doubted, vec![]),
             (with(vec![disk("sda", Blocked)]), map("sda"), &known, vec![]),
             (with(vec![disk("sda", Lost)]), map("sda"), &known, vec![Step::PathsLost(vec![leg()])]),
             (with(vec![disk("sda", Lost)]), map("sda"), &released, vec![]),
             (with(vec![disk("sda", Lost)]), vec![], &known, vec![]),
         ] {
-            let actual = Actual { sessions, maps };
+            let actual = Actual { sessions, maps, still: BTreeSet::new() };
             assert_eq!(plan(&backend(), &actual, memory), want, "{actual:?} {memory:?}");
+        }
+    }
+
+    #[test]
+    fn io_that_stands_still_has_its_path_tried_again_while_the_disk_seems_well() {
+        let known = Memory { in_use: BTreeSet::from([leg()]), ..Memory::default() };
+        let running = || disk("sda", DiskState::Running);
+        for (disk, want) in [
+            (running(), vec![Step::RetryPath(leg(), running())]),
+            (disk("sda", DiskState::Blocked), vec![]),
+            (disk("sda", DiskState::Lost), vec![Step::PathsLost(vec![leg()])]),
+        ] {
+            let still = BTreeSet::from([leg()]);
+            let actual = Actual { sessions: vec![session(vec![disk])], maps: map("sda"), still };
+            assert_eq!(plan(&backend(), &actual, &known), want, "{actual:?}");
         }
     }
 
@@ -210,13 +222,13 @@ mod tests {
             // Nothing is known of what it was.
             (vec![small()], vec![], &known, vec![Step::MakeMap(leg(), small())]),
         ] {
-            let actual = Actual { sessions: vec![session(disks)], maps };
+            let actual = Actual { sessions: vec![session(disks)], maps, ..Actual::default() };
             assert_eq!(plan(&backend(), &actual, memory), want, "{actual:?} {memory:?}");
         }
         for (state, is_kept) in [(DiskState::Running, true), (DiskState::Blocked, false)] {
             let sessions = vec![session(vec![disk("sda", state)])];
             let mut memory = refused.clone();
-            memory.forget_refused(&Actual { sessions, maps: vec![] });
+            memory.forget_refused(&Actual { sessions, ..Actual::default() });
             assert_eq!(memory.refused.contains(&leg()), is_kept);
         }
     }
@@ -228,7 +240,7 @@ mod tests {
         backend.peer.legs.push(second.clone());
         let second_map = Map { leg: second.clone(), ..map("sdb").remove(0) };
         let maps = [map("sda"), vec![second_map]].concat();
-        let actual = Actual { sessions: vec![], maps };
+        let actual = Actual { maps, ..Actual::default() };
         let want = vec![Step::Login, Step::PathsLost(vec![first, second])];
         assert_eq!(plan(&backend, &actual, &Memory::default()), want);
     }
@@ -238,7 +250,7 @@ mod tests {
         let foreign = Disk { serial: "data-b1".to_string(), ..disk("sda", DiskState::Running) };
         let mut session = session(vec![foreign]);
         session.recovery_timeout = "120".to_string();
-        let actual = Actual { sessions: vec![session], maps: vec![] };
+        let actual = Actual { sessions: vec![session], ..Actual::default() };
         let want = vec![Step::SetRecoveryTimeout("session1".to_string())];
         assert_eq!(plan(&backend(), &actual, &Memory::default()), want);
     }

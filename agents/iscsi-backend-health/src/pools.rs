@@ -1,17 +1,17 @@
-//! The pools on the legs, while they are imported here: the marks on the nodes whose legs miss writes, and the way back
-//! of legs that have returned.
+//! The pools on the legs, while they are imported here: what is known of each, and the way back of legs that have
+//! returned. Nothing here waits for ZFS.
 
-use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven, leg_of};
+use crate::aside::{self, Aside, Seen};
+use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven};
+use crate::marks::Marks;
 use crate::publish;
 use hasan::config::Backend;
 use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
 use hasan::ocf::Fault;
-use hasan::pacemaker::{self, Change, Cib, Condition, mark};
-use hasan::zfs::{self, PoolState, Status, Vdev};
+use hasan::pacemaker::{self, Condition, mark};
+use hasan::zfs::{self, PoolState, Status};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long the same legs must have been here before they are brought back: a link that flaps would
@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 const STABLE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a pool that is not well.
 const LOOK: Duration = Duration::from_secs(3);
-/// How long a leg may take to show its label.
-const LABEL: Duration = Duration::from_secs(5);
 
 /// What is kept of all pools.
 #[derive(Default)]
@@ -57,17 +55,28 @@ impl Presence {
 struct Pool {
     /// Whether it needs a look: `zpool status` runs for such a pool alone.
     unwell: bool,
-    /// Whether ZFS has told of something since the last look.
+    /// Whether ZFS has told of something since the last look began.
     news: bool,
-    /// Nodes whose mark is known to be written, and how bad it is.
-    marked: BTreeMap<String, Doubt>,
+    marks: Marks,
+    look: Option<Look>,
+    /// What is being done to it. A scrub that has begun ends with the errors that each leg had before.
+    change: Option<Aside<Option<Errors>>>,
     /// The errors of each leg when the last scrub of ours began.
-    scrubbed: Option<BTreeMap<String, u64>>,
+    scrubbed: Option<Errors>,
     tries: Limit,
     /// How much of a resilver is done, percent, in tens, as it was published.
     resilvered: Option<u8>,
     /// What was logged, which is not said at each look anew.
     said: BTreeSet<String>,
+}
+
+type Errors = BTreeMap<String, u64>;
+
+/// A look at the vdevs that is being taken.
+struct Look {
+    seen: Aside<Seen>,
+    /// The other node's legs that were here to stay when it began.
+    here: Option<BTreeSet<Leg>>,
 }
 
 impl Care {
@@ -80,8 +89,8 @@ impl Care {
     ) -> Result<(), Fault> {
         for (name, _) in imported(machine, backend)? {
             let pool = self.pools.entry(name.clone()).or_default();
-            pool.unwell = true;
-            pool.mark_for_release(machine, &name, &backend.peer.node)?;
+            pool.disbelieve();
+            pool.marks.mark_for_release(machine, &name, &backend.peer.node)?;
         }
         Ok(())
     }
@@ -96,26 +105,38 @@ impl Care {
     ) -> Result<(), Fault> {
         self.presence.note(here, Instant::now());
         let imported = imported(machine, backend)?;
+        self.forget_all_but(machine, &imported);
         if imported.is_empty() {
-            for (name, _) in self.pools.iter().filter(|(_, pool)| pool.resilvered.is_some()) {
-                publish::resilvered(machine, name, None);
-            }
-            *self = Care { presence: std::mem::take(&mut self.presence), ..Care::default() };
+            self.events = None;
             return Ok(());
         }
         let has_news = self.has_news(machine)?;
-        let is_stable = self.presence.is_stable(Instant::now());
+        let here = self.presence.is_stable(Instant::now()).then_some(here);
         let is_due = self.last_look.is_none_or(|last| last.elapsed() >= LOOK);
         for (name, state) in imported {
             let pool = self.pools.entry(name.clone()).or_default();
             pool.news |= has_news;
             pool.unwell |= has_news || state == PoolState::Degraded;
-            if is_due && pool.unwell && (is_stable || pool.news) && state.is_usable() {
+            if let Err(fault) = pool.attend(machine, backend, &name, here) {
+                tracing::error!("{}", fault.reason);
+            }
+            if is_due && state.is_usable() && pool.needs_look(here) {
                 self.last_look = Some(Instant::now());
-                pool.look(machine, backend, &name, is_stable.then_some(here))?;
+                pool.begin_look(machine, backend, &name, here);
             }
         }
         Ok(())
+    }
+
+    /// What was known of a pool that has left is not true of one that returns: its marks may be gone meanwhile.
+    fn forget_all_but(&mut self, machine: &Machine, imported: &[(String, PoolState)]) {
+        self.pools.retain(|name, pool| {
+            let is_here = imported.iter().any(|(other, _)| other == name);
+            if !is_here && pool.resilvered.is_some() {
+                publish::resilvered(machine, name, None);
+            }
+            is_here
+        });
     }
 
     /// Whether ZFS has told of an error or of a change. A daemon that has just begun does not know what it missed.
@@ -138,103 +159,104 @@ fn is_news(line: &str) -> bool {
 }
 
 impl Pool {
-    /// Marks the other node before its legs are let go. A mark that is there is written all the same: only the cluster
-    /// knows whether this node still has the pool, and its own copy may be old.
-    fn mark_for_release(
-        &mut self,
-        machine: &Machine,
-        name: &str,
-        other: &str,
-    ) -> Result<(), Fault> {
-        let cib = pacemaker::cib(machine)?;
-        let own = pacemaker::own_name(machine)?;
-        if !mark::lets_other_go(cib.attribute(&own, &pacemaker::dirty_mark(name))) {
-            return Err(Fault::generic(format!(
-                "the legs of {own} miss writes that those of {other} have, which are lost: the I/O of {name} goes on \
-                 waiting for {other}"
-            )));
-        }
-        self.write_mark(machine, &cib, &own, name, other, Doubt::Misses)
+    /// What was seen of the pool, and what a look will see that has begun, is not true any more.
+    fn disbelieve(&mut self) {
+        self.look = None;
+        self.news = true;
+        self.unwell = true;
     }
 
-    /// Marks a node, unless that is known to be done.
-    fn mark(
-        &mut self,
-        machine: &Machine,
-        name: &str,
-        node: &str,
-        doubt: Doubt,
-    ) -> Result<(), Fault> {
-        if self.marked.get(node).is_some_and(|known| *known >= doubt) {
-            return Ok(());
-        }
-        let cib = pacemaker::cib(machine)?;
-        let before = cib.attribute(node, &pacemaker::dirty_mark(name));
-        if before.is_some() && before == Some(&mark::text(before, "", doubt == Doubt::Wrong)) {
-            return Ok(());
-        }
-        let own = pacemaker::own_name(machine)?;
-        self.write_mark(machine, &cib, &own, name, node, doubt)
-    }
-
-    fn write_mark(
-        &mut self,
-        machine: &Machine,
-        cib: &Cib,
-        own: &str,
-        name: &str,
-        node: &str,
-        doubt: Doubt,
-    ) -> Result<(), Fault> {
-        check_ownership(cib, own, name)?;
-        let mark = pacemaker::dirty_mark(name);
-        let value =
-            mark::text(cib.attribute(node, &mark), &pacemaker::now(), doubt == Doubt::Wrong);
-        let change = Change::Attribute { node, name: &mark, value: &value };
-        cib.change(machine, own, Condition::Owner { pool: name }, &[change])?;
-        tracing::warn!("{node} is marked: its legs of {name} miss writes, or may");
-        self.marked.insert(node.to_string(), doubt);
-        Ok(())
-    }
-
-    /// One look at the vdevs, and what follows from it. `here` are the other node's legs that are here to stay; while all are
-    /// away, or some come and go, nothing is brought back.
-    fn look(
+    /// Takes up what goes on beside the watch, as far as it has ended.
+    fn attend(
         &mut self,
         machine: &Machine,
         backend: &Backend,
         name: &str,
         here: Option<&BTreeSet<Leg>>,
     ) -> Result<(), Fault> {
+        if let Some(result) = self.change.as_ref().and_then(Aside::result) {
+            self.change = None;
+            let begun = result?;
+            self.scrubbed = begun.or(self.scrubbed.take());
+        }
+        let Some(result) = self.look.as_ref().and_then(|look| look.seen.result()) else {
+            return Ok(());
+        };
+        let began_with = self.look.take().and_then(|look| look.here);
+        let seen = result.inspect_err(|_| self.news = true)?;
+        self.mark(machine, backend, name, &seen.status)?;
+        // After the marks, which cannot wait.
+        self.publish_progress(machine, name, &seen.status);
+        match here {
+            Some(here) if began_with.as_ref() == Some(here) => {
+                self.judge(machine, backend, name, &seen, here)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// While all legs of the other node are away, or some come and go, only news are worth a look.
+    fn needs_look(&self, here: Option<&BTreeSet<Leg>>) -> bool {
+        let is_busy = self.look.is_some() || self.change.is_some();
+        self.unwell && !is_busy && (here.is_some() || self.news)
+    }
+
+    fn begin_look(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        name: &str,
+        here: Option<&BTreeSet<Leg>>,
+    ) {
         self.news = false;
-        let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", name])?)?;
-        let (own, other) = doubts(&status, backend);
+        let legs = backend.legs.keys().chain(here.into_iter().flatten()).cloned().collect();
+        let pool = name.to_string();
+        let seen = Aside::begin(machine, move |machine| aside::look(machine, &pool, &legs));
+        self.look = Some(Look { seen, here: here.cloned() });
+    }
+
+    fn mark(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        name: &str,
+        status: &Status,
+    ) -> Result<(), Fault> {
+        let (own, other) = doubts(status, backend);
         if own > Doubt::None {
-            self.mark(machine, name, &pacemaker::own_name(machine)?, own)?;
+            self.marks.mark(machine, name, &pacemaker::own_name(machine)?, own)?;
         }
         if other > Doubt::None {
-            self.mark(machine, name, &backend.peer.node, other)?;
+            self.marks.mark(machine, name, &backend.peer.node, other)?;
         }
-        // After the marks, which cannot wait.
-        self.publish_progress(machine, name, &status);
-        let Some(here) = here else { return Ok(()) };
-        let legs: BTreeSet<&str> = backend.legs.keys().chain(here).map(Leg::name).collect();
-        let foreign = foreign(machine, &legs, &status)?;
-        let usable: BTreeSet<&str> = legs.difference(&foreign).copied().collect();
+        Ok(())
+    }
+
+    /// What follows from a look. `here` are the other node's legs that are here to stay, and were when it began.
+    fn judge(
+        &mut self,
+        machine: &Machine,
+        backend: &Backend,
+        name: &str,
+        seen: &Seen,
+        here: &BTreeSet<Leg>,
+    ) -> Result<(), Fault> {
+        let legs = backend.legs.keys().chain(here).map(Leg::name);
+        let usable: BTreeSet<&str> = legs.filter(|leg| !seen.foreign.contains(*leg)).collect();
         let are_all = usable.len() == backend.legs.len() + backend.peer.legs.len();
-        if !foreign.is_empty() {
-            self.say(&advice(name, &foreign));
+        if !seen.foreign.is_empty() {
+            self.say(&advice(name, &seen.foreign));
         }
-        match decide(&status, &usable, are_all, self.scrubbed.as_ref()) {
-            Verdict::BringBack(vdevs) if self.may_try(name) => bring_back(machine, name, &vdevs),
+        match decide(&seen.status, &usable, are_all, self.scrubbed.as_ref()) {
+            Verdict::BringBack(vdevs) => self.bring_back(machine, name, vdevs),
             Verdict::Scrub(errors) => self.scrub(machine, name, errors),
-            Verdict::Clear => {
-                tracing::info!("{name} was scrubbed, and all that it holds is right");
-                machine.run("zpool", &["clear", name]).map(|_| ())
-            }
-            Verdict::Well => self.end(machine, backend, name, &status),
-            Verdict::BringBack(_) | Verdict::Wait => Ok(()),
+            // What has happened since may be another error.
+            Verdict::Clear | Verdict::Well if self.news => {}
+            Verdict::Clear => self.clear(machine, name),
+            Verdict::Well => return self.end(machine, backend, name, &seen.status),
+            Verdict::Wait => {}
         }
+        Ok(())
     }
 
     /// In tens of percent: each change costs the cluster something.
@@ -246,18 +268,39 @@ impl Pool {
         }
     }
 
-    fn scrub(
+    fn bring_back(&mut self, machine: &Machine, name: &str, vdevs: Vec<String>) {
+        if self.may_try(name) {
+            tracing::info!("bringing back {} of {name}", vdevs.join(", "));
+            self.change(machine, name, move |machine, pool| {
+                aside::bring_back(machine, pool, &vdevs).map(|()| None)
+            });
+        }
+    }
+
+    fn scrub(&mut self, machine: &Machine, name: &str, errors: Errors) {
+        if self.may_try(name) {
+            tracing::warn!("legs of {name} may hold what is wrong ({errors:?}): it is scrubbed");
+            self.change(machine, name, move |machine, pool| {
+                machine.run("zpool", &["scrub", pool]).map(|_| Some(errors))
+            });
+        }
+    }
+
+    fn clear(&mut self, machine: &Machine, name: &str) {
+        tracing::info!("{name} was scrubbed, and all that it holds is right");
+        self.change(machine, name, |machine, pool| {
+            machine.run("zpool", &["clear", pool]).map(|_| None)
+        });
+    }
+
+    fn change(
         &mut self,
         machine: &Machine,
         name: &str,
-        errors: BTreeMap<String, u64>,
-    ) -> Result<(), Fault> {
-        if self.may_try(name) {
-            tracing::warn!("legs of {name} may hold what is wrong ({errors:?}): it is scrubbed");
-            machine.run("zpool", &["scrub", name])?;
-            self.scrubbed = Some(errors);
-        }
-        Ok(())
+        work: impl FnOnce(&Machine, &str) -> Result<Option<Errors>, Fault> + Send + 'static,
+    ) {
+        let pool = name.to_string();
+        self.change = Some(Aside::begin(machine, move |machine| work(machine, &pool)));
     }
 
     /// All legs of both nodes have all writes, and the marks go, this node's too: it bears one if it took the pool over
@@ -276,7 +319,8 @@ impl Pool {
         let marks = [&backend.peer.node, &own].map(|node| (node, cib.attribute(node, &mark)));
         let asks = marks.iter().any(|(_, mark)| mark.is_some_and(mark::asks_for_scrub));
         if asks && !is_proven(status, self.scrubbed.as_ref()) {
-            return self.scrub(machine, name, BTreeMap::new());
+            self.scrub(machine, name, Errors::new());
+            return Ok(());
         }
         for (node, _) in marks.iter().filter(|(_, mark)| mark.is_some()) {
             cib.remove(machine, &own, Condition::Owner { pool: name }, node, &mark)?;
@@ -301,70 +345,13 @@ impl Pool {
     }
 }
 
-/// Which of the legs that are here are not ONLINE, and their device carries no label of the pool: another disk, perhaps a
-/// new one.
-fn foreign<'a>(
-    machine: &Machine,
-    here: &BTreeSet<&str>,
-    status: &'a Status,
-) -> Result<BTreeSet<&'a str>, Fault> {
-    let legs = status.vdevs.iter().filter(|vdev| here.contains(leg_of(vdev)));
-    let (online, down): (Vec<&Vdev>, Vec<&Vdev>) = legs.partition(|vdev| vdev.state == "ONLINE");
-    let Some(first) = online.first().filter(|_| !down.is_empty()) else {
-        return Ok(BTreeSet::new());
-    };
-    let pool = pool_of(machine, leg_of(first))?;
-    // One that cannot be read is not brought back either; ZFS would not take it.
-    let is_foreign = |leg: &&str| pool_of(machine, leg).ok() != Some(pool);
-    Ok(down.into_iter().map(leg_of).filter(is_foreign).collect())
-}
-
-/// The GUID of the pool in a leg's label; `None` if it carries no label. A leg whose path is lost just now answers when
-/// the watch has let it go, so the watch must not wait for it.
-fn pool_of(machine: &Machine, leg: &str) -> Result<Option<u64>, Fault> {
-    let (sender, label) = mpsc::channel();
-    let (machine, device) = (machine.with_time(LABEL), Path::new("/dev/mapper").join(leg));
-    std::thread::spawn(move || sender.send(zfs::read_label(&machine, &device)));
-    let silent = |_| Fault::generic(format!("the leg {leg} does not answer"));
-    let label = label.recv_timeout(LABEL).map_err(silent)??;
-    Ok(label.map(|label| label.pool_guid))
-}
-
 /// What a person can do about legs that carry no label of the pool.
-fn advice(pool: &str, foreign: &BTreeSet<&str>) -> String {
-    let legs = foreign.iter().copied().collect::<Vec<_>>().join(", ");
-    let first = foreign.first().copied().unwrap_or_default();
+fn advice(pool: &str, foreign: &BTreeSet<String>) -> String {
+    let legs = foreign.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let first = foreign.first().map_or("", String::as_str);
     format!(
         "{legs} cannot be read, or is another disk than {pool} had; for a new disk: zpool replace {pool} {first}"
     )
-}
-
-/// A node that was taken for dead and wakes up must not go on alone: by then the pool is another's.
-fn check_ownership(cib: &Cib, own: &str, pool: &str) -> Result<(), Fault> {
-    match cib.owner(pool)? {
-        Some(record) if record.node == own => Ok(()),
-        Some(record) => Err(Fault::generic(format!(
-            "the pool {pool} is imported here, but by the cluster's record {} has it: its I/O goes on \
-             waiting",
-            record.node
-        ))),
-        None => Err(Fault::generic(format!(
-            "the cluster has no record of who has the pool {pool}, so its I/O goes on waiting; if this \
-             node has it: {}",
-            pacemaker::Owner::command(pool, own)
-        ))),
-    }
-}
-
-fn bring_back(machine: &Machine, pool: &str, names: &[String]) -> Result<(), Fault> {
-    let mut arguments = vec!["online", pool];
-    arguments.extend(names.iter().map(String::as_str));
-    tracing::info!("bringing back {} of {pool}", names.join(", "));
-    machine.run("zpool", &arguments)?;
-    for name in names {
-        machine.run("zpool", &["clear", pool, name])?;
-    }
-    Ok(())
 }
 
 /// The pools of ours that are imported here, and the state of each.
@@ -382,6 +369,8 @@ pub(crate) fn imported(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hasan::zfs::{Scan, Vdev};
+    use std::path::Path;
 
     #[test]
     fn legs_are_stable_when_they_have_been_the_same_for_a_while() {
@@ -406,6 +395,78 @@ mod tests {
         }
     }
 
+    /// A look at a pool of two legs that are well, which has ended.
+    fn pool_seen_well() -> Pool {
+        let vdev = |name: &str| Vdev {
+            name: name.to_string(),
+            was: None,
+            state: "ONLINE".to_string(),
+            errors: 0,
+            wrong: 0,
+            resilvering: false,
+        };
+        let vdevs = vec![vdev("a1"), vdev("b1")];
+        let status = Status { scan: Scan::Other, resilvered: None, vdevs };
+        let seen = Seen { status, foreign: BTreeSet::new() };
+        let machine = Machine::local(Instant::now());
+        let seen = Aside::begin(&machine, |_| Ok(seen));
+        Pool { unwell: true, look: Some(Look { seen, here: Some(other()) }), ..Pool::default() }
+    }
+
+    fn other() -> BTreeSet<Leg> {
+        BTreeSet::from([Leg::new("b1").unwrap()])
+    }
+
+    /// Lets a pool take up what goes on beside the watch, on a machine that has no program: whoever asks the cluster fails.
+    fn attend(pool: &mut Pool, here: Option<&BTreeSet<Leg>>) -> Result<(), Fault> {
+        let mut backend = Backend::default();
+        backend.legs.insert(Leg::new("a1").unwrap(), Default::default());
+        backend.peer.legs = other().into_iter().collect();
+        let machine = Machine::recorded(Path::new("/nonexistent"));
+        let mut result = Ok(());
+        machine.await_condition(Duration::from_secs(9), || {
+            result = pool.attend(&machine, &backend, "p", here);
+            Ok(pool.look.is_none())
+        })?;
+        result
+    }
+
+    #[test]
+    fn marks_are_removed_only_after_a_look_that_is_still_true() {
+        let asked = |result: Result<(), Fault>| {
+            result.is_err_and(|fault| fault.reason.contains("cibadmin"))
+        };
+        let mut pool = pool_seen_well();
+        assert!(asked(attend(&mut pool, Some(&other()))));
+        let mut pool = pool_seen_well();
+        pool.news = true;
+        assert!(attend(&mut pool, Some(&other())).is_ok());
+        for (then, now) in [(Some(other()), None), (None, Some(other()))] {
+            let mut pool = pool_seen_well();
+            pool.look.as_mut().unwrap().here = then;
+            assert!(attend(&mut pool, now.as_ref()).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_look_is_not_believed_when_a_leg_is_let_go_meanwhile() {
+        let mut pool = pool_seen_well();
+        assert!(!pool.needs_look(None));
+        pool.disbelieve();
+        assert!(pool.look.is_none() && pool.needs_look(None));
+    }
+
+    #[test]
+    fn a_pool_that_has_left_is_forgotten() {
+        let machine = Machine::recorded(Path::new("/nonexistent"));
+        let mut care = Care::default();
+        for name in ["here", "gone"] {
+            care.pools.insert(name.to_string(), pool_seen_well());
+        }
+        care.forget_all_but(&machine, &[("here".to_string(), PoolState::Online)]);
+        assert_eq!(care.pools.keys().collect::<Vec<_>>(), ["here"]);
+    }
+
     #[test]
     fn errors_and_changes_are_news() {
         for (line, want) in [
@@ -421,6 +482,9 @@ mod tests {
 
     #[test]
     fn a_new_disk_is_named_with_the_command() {
-        assert!(advice("p", &BTreeSet::from(["b1", "b2"])).ends_with(": zpool replace p b1"));
+        assert!(
+            advice("p", &BTreeSet::from(["b1", "b2"].map(str::to_string)))
+                .ends_with(": zpool replace p b1")
+        );
     }
 }
