@@ -63,5 +63,22 @@ apt-get download -q fence-agents >&2 || { apt-get update -q >&2 && apt-get downl
 dpkg-deb -x fence-agents_*.deb .
 test -f usr/share/cluster/relaxng/metadata.rng
 
+# Their own scenarios are in the source alone. apt knows a mirror; the lists of another release are kept apart.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Component: main' 'Created-By: Packages' |
+    head -n 1)
+echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >sources.list
+mkdir -p lists/partial
+trixie() {
+    apt-get -q -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=- \
+        -o Dir::State::Lists="$PWD/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
+        -o APT::Sandbox::User=root "$@" >&2
+}
+trixie update
+trixie source --download-only --tar-only fence-agents
+rm -r lists
+echo "26be0c8f9e6f10ce4e17552f5e46ab200d6e647522eb502d77596820de13660c  fence-agents_4.16.0.orig.tar.gz" |
+    sha256sum -c --quiet >&2
+tar -xf fence-agents_4.16.0.orig.tar.gz --strip-components 1 fence-agents-4.16.0/tests
+
 mv -T "$new" "$folder"
 echo "$folder"

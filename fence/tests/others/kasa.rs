@@ -10,10 +10,10 @@ use std::path::Path;
 const SHORT: &str = "power_timeout=0.6\nshell_timeout=0.3\nlogin_timeout=0.3\n";
 
 /// Some plugs of the simulator.
-struct Kasa(Plugs);
+pub(crate) struct Kasa(pub(crate) Plugs);
 
 impl Kasa {
-    fn start(name: &str, made: &Value) -> Kasa {
+    pub(crate) fn start(name: &str, made: &Value) -> Kasa {
         let mut command = command(Path::new("node"));
         command.arg(file("kasa_plugs.js")).arg(made.to_string());
         command.env("NODE_PATH", installed("node_modules"));
@@ -21,7 +21,7 @@ impl Kasa {
     }
 
     /// The relays of each.
-    fn relays(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn relays(&mut self) -> Vec<Vec<u8>> {
         serde_json::from_value(self.0.truth()).unwrap()
     }
 
@@ -37,7 +37,7 @@ fn is_on() -> Value {
 }
 
 /// Data of a strip whose sockets are on; the first has a node's name.
-fn all_on() -> Value {
+pub(crate) fn all_on() -> Value {
     let socket = |name: &str| json!({"sysinfo": {"state": 1, "alias": name}});
     let children = json!({"00": socket("storage-a"), "01": socket("two"), "02": socket("three"),
         "03": socket("four"), "04": socket("five"), "05": socket("six")});

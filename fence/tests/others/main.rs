@@ -2,6 +2,7 @@
 //! schema. `make others` installs them. What is missing is a failure.
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
+mod fence_testing;
 mod home_assistant;
 mod httpbin;
 mod kasa;

@@ -8,7 +8,7 @@ use std::process::Command;
 /// Some plugs.
 pub(crate) struct Plugs {
     server: Server,
-    ports: Vec<u16>,
+    pub(crate) ports: Vec<u16>,
 }
 
 impl Plugs {

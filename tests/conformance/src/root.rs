@@ -18,8 +18,7 @@ const COMMAND: Duration = Duration::from_secs(120);
 /// What enters a command's own world: nothing that it writes outlives it, but what it writes below /work.
 const ENTER: &str = r#"
 set -e
-root=$1 programs=$2 work=$3 command=$4
-top=$(mktemp -d /tmp/hasan-conformance.XXXXXX)
+root=$1 programs=$2 work=$3 top=$4 command=$5
 mount -t tmpfs tmpfs "$top"
 mkdir "$top/upper" "$top/inner" "$top/all"
 mount -t overlay overlay -o "lowerdir=$programs:$root,upperdir=$top/upper,workdir=$top/inner" "$top/all"
@@ -41,6 +40,8 @@ pub(crate) struct Root {
     root: PathBuf,
     programs: PathBuf,
     work: PathBuf,
+    /// Where each command mounts what it sees; the others do not see that.
+    top: PathBuf,
 }
 
 /// How a command ended.
@@ -64,23 +65,24 @@ impl Root {
         let root = ensure(release, &project.join("tests/conformance/root.sh"))?;
         let scratch = std::env::temp_dir()
             .join(format!("hasan-conformance-{release}-{}", std::process::id()));
-        let (programs, work) = (scratch.join("programs"), scratch.join("work"));
+        let [programs, work, top] = ["programs", "work", "top"].map(|name| scratch.join(name));
         // What an earlier run with this number has left.
         let _ = fs::remove_dir_all(&scratch);
         fs::create_dir_all(&work)?;
+        fs::create_dir_all(&top)?;
         let install = project.join("packaging/install").display().to_string();
         run(COMMAND, &install, &[&programs.display().to_string()])?;
-        Ok(Root { release: release.to_string(), root, programs, work })
+        Ok(Root { release: release.to_string(), root, programs, work, top })
     }
 
     /// Runs a command of bash.
     pub(crate) fn run(&self, command: &str) -> Result<Said> {
-        let [root, programs, work] =
-            [&self.root, &self.programs, &self.work].map(|path| path.display().to_string());
+        let folders = [&self.root, &self.programs, &self.work, &self.top];
+        let [root, programs, work, top] = folders.map(|path| path.display().to_string());
         let mut arguments: Vec<&str> =
             "--mount --pid --net --ipc --uts --fork --kill-child bash -c".split(' ').collect();
         let script = format!("exec 2>&1; {command}");
-        arguments.extend([ENTER, "bash", &root, &programs, &work, &script]);
+        arguments.extend([ENTER, "bash", &root, &programs, &work, &top, &script]);
         let output = timed(COMMAND, "unshare", &arguments).output()?;
         let text =
             String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
