@@ -13,6 +13,7 @@ mod pass;
 mod plan;
 mod pools;
 mod publish;
+mod said;
 mod standing;
 mod watch;
 

@@ -3,6 +3,7 @@
 use crate::flow::Flow;
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
+use crate::said::Said;
 use crate::standing::Standing;
 use hasan::config::{Backend, Peer};
 use hasan::iscsi::{self, Disk, SessionState};
@@ -24,13 +25,14 @@ pub(crate) struct Watch {
     pools: pools::Care,
     standing: Standing,
     last_login: Option<Instant>,
+    said: Said,
 }
 
 impl Watch {
     /// Does one pass. What fails is logged and tried again in the next one.
     pub(crate) fn pass(&mut self, machine: &Machine, backend: &Backend) {
         if let Err(fault) = self.try_pass(machine, backend) {
-            tracing::error!("{}", fault.reason);
+            self.said.error(&fault.reason);
         }
     }
 
@@ -43,7 +45,7 @@ impl Watch {
         self.memory.forget_refused(&actual);
         for step in plan(backend, &actual, &self.memory) {
             if let Err(fault) = self.apply(machine, backend, &step) {
-                tracing::error!("{}", fault.reason);
+                self.said.error(&fault.reason);
             }
         }
         // Legs first: without a cluster the questions to it fail.

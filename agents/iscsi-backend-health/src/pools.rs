@@ -5,6 +5,7 @@ use crate::aside::{self, Aside, Seen};
 use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven};
 use crate::marks::Marks;
 use crate::publish;
+use crate::said::Said;
 use hasan::config::Backend;
 use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
@@ -66,8 +67,7 @@ struct Pool {
     tries: Limit,
     /// How much of a resilver is done, percent, in tens, as it was published.
     resilvered: Option<u8>,
-    /// What was logged, which is not said at each look anew.
-    said: BTreeSet<String>,
+    said: Said,
 }
 
 type Errors = BTreeMap<String, u64>;
@@ -118,7 +118,7 @@ impl Care {
             pool.news |= has_news;
             pool.unwell |= has_news || state == PoolState::Degraded;
             if let Err(fault) = pool.attend(machine, backend, &name, here) {
-                tracing::error!("{}", fault.reason);
+                pool.said.error(&fault.reason);
             }
             if is_due && state.is_usable() && pool.needs_look(here) {
                 self.last_look = Some(Instant::now());
@@ -245,7 +245,7 @@ impl Pool {
         let usable: BTreeSet<&str> = legs.filter(|leg| !seen.foreign.contains(*leg)).collect();
         let are_all = usable.len() == backend.legs.len() + backend.peer.legs.len();
         if !seen.foreign.is_empty() {
-            self.say(&advice(name, &seen.foreign));
+            self.said.error(&advice(name, &seen.foreign));
         }
         match decide(&seen.status, &usable, are_all, self.scrubbed.as_ref()) {
             Verdict::BringBack(vdevs) => self.bring_back(machine, name, vdevs),
@@ -333,15 +333,11 @@ impl Pool {
     fn may_try(&mut self, name: &str) -> bool {
         let may = self.tries.allows(Instant::now());
         if !may {
-            self.say(&format!("legs of {name} fail again and again; look at: zpool status {name}"));
+            self.said.error(&format!(
+                "legs of {name} fail again and again; look at: zpool status {name}"
+            ));
         }
         may
-    }
-
-    fn say(&mut self, text: &str) {
-        if self.said.insert(text.to_string()) {
-            tracing::error!("{text}");
-        }
     }
 }
 

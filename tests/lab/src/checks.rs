@@ -4,7 +4,7 @@ use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
     access_checks, cluster, faults, fences, load, lun_checks, many_luns, pool_checks, scenarios,
-    ssh, storm, tester, timers, vlans,
+    ssh, storm, strange_legs, tester, timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
 use std::fs;
@@ -44,7 +44,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 14] = [
+const MORE: [Check; 16] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -52,9 +52,11 @@ const MORE: [Check; 14] = [
     ("a second plug where the first does not obey", fences::second_plug),
     ("a leg is damaged in silence", scenarios::silent_damage),
     ("the standby's legs go and come back", faults::legs_return),
-    ("a disk is replaced by a blank one", faults::replaced_disk),
-    ("a leg comes back smaller", faults::smaller_leg),
-    ("a path fails while its disk seems well", faults::path_fails),
+    ("a disk is replaced by a blank one", strange_legs::replaced_disk),
+    ("a disk is replaced by one of another pool", strange_legs::foreign_disk),
+    ("a leg comes back smaller", strange_legs::smaller_leg),
+    ("a peer that nobody is", strange_legs::wrong_peer),
+    ("a path fails while its disk seems well", strange_legs::path_fails),
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),

@@ -5,8 +5,7 @@
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
-    BLOCKS, await_healed, await_refusal, check_no_pool, first_leg, judge, judge_unfenced,
-    pool_status, power_up, written_to,
+    BLOCKS, await_healed, await_refusal, check_no_pool, judge, pool_status, power_up, written_to,
 };
 use crate::state::Lab;
 use crate::{cluster, net, plug, ssh, timers};
@@ -63,92 +62,6 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
     let plugs = std::fs::read_to_string(plug::log(lab)).context("the standby was not fenced")?;
     ensure!(!plugs.contains(active.name), "the active node was fenced:\n{plugs}");
     judge(lab, &acks)
-}
-
-/// A disk of the standby is a new one. It is left alone, and the journal has the command that takes it into the pool.
-pub(crate) fn replaced_disk(lab: &Lab) -> Result<()> {
-    let (active, standby, mut writer) = written_to(lab)?;
-    let leg = first_leg(standby);
-    stage("a disk is replaced by a blank one", || {
-        ssh::run(lab, standby, "systemctl stop hasan-backend-export")?;
-        await_one_half(lab, active)?;
-        // ZFS's labels are the first and the last 512 KiB.
-        let blank = format!(
-            "set -e; end=$(( $(blockdev --getsz /dev/mapper/{leg}) / 2048 - 4 ))
-             for place in 0 $end; do
-                 dd if=/dev/zero of=/dev/mapper/{leg} bs=1M seek=$place count=4 oflag=direct conv=notrunc status=none
-             done"
-        );
-        ssh::run(lab, standby, &blank)?;
-        ssh::run(lab, standby, "systemctl start hasan-backend-export").map(|_| ())
-    })?;
-    let command = format!("zpool replace san-pool {leg}");
-    stage("it is reported and left alone, the other one is back", || {
-        await_without(lab, active, leg, &format!("{command}$"))
-    })?;
-    stage(&command, || {
-        ssh::run(lab, active, &command)?;
-        await_healed(lab, active, standby)
-    })?;
-    writer.await_more(BLOCKS)?;
-    judge_unfenced(lab, writer)
-}
-
-/// A leg of the standby comes back smaller than it was: it is left alone until it is as large again.
-pub(crate) fn smaller_leg(lab: &Lab) -> Result<()> {
-    let (active, standby, mut writer) = written_to(lab)?;
-    let leg = first_leg(standby);
-    // The map that is exported is made anew each time; one that is there is taken.
-    let shrink = format!(
-        "set -e; systemctl stop hasan-backend-export; set -- $(dmsetup table {leg})
-         dmsetup create {leg}-export --uuid HASAN-export-{leg} --table \"0 $(($2 - 2048)) linear $4 0\"
-         systemctl start hasan-backend-export"
-    );
-    stage("a leg comes back smaller", || {
-        ssh::run(lab, standby, &shrink)?;
-        await_without(lab, active, leg, &format!("leg {leg} is not used: it came back with"))
-    })?;
-    writer.await_more(BLOCKS)?;
-    stage("it is as large again", || {
-        ssh::run(lab, standby, "systemctl restart hasan-backend-export")?;
-        await_healed(lab, active, standby)
-    })?;
-    writer.await_more(BLOCKS)?;
-    judge_unfenced(lab, writer)
-}
-
-/// dm-multipath gives the standby's legs up while their disks are as they were: as after a session that was lost and came
-/// back between two looks of the watch. Their I/O goes on, and the client has no error.
-pub(crate) fn path_fails(lab: &Lab) -> Result<()> {
-    let (active, standby, mut writer) = written_to(lab)?;
-    let fail = "set -e; for map in /sys/block/dm-*; do
-            grep -q HASAN-remote $map/dm/uuid || continue
-            dmsetup message $(cat $map/dm/name) 0 fail_path $(cat $map/slaves/*/dev)
-        done; dmsetup status --target multipath";
-    stage("the paths fail, and are taken into use again", || {
-        let status = ssh::run(lab, active, fail)?;
-        ensure!(status.lines().filter(|line| line.contains(" F ")).count() == 2, "{status}");
-        let journal = "journalctl -o cat -u hasan-backend-watch | grep -q 'stands still'";
-        await_until("the watch sees it", timers::CLUSTER, || {
-            ssh::run(lab, active, journal).map(|_| ())
-        })?;
-        writer.await_more(BLOCKS)?;
-        await_healed(lab, active, standby)
-    })?;
-    judge_unfenced(lab, writer)
-}
-
-/// Waits until all legs but one are in the pool again, and the watch has said why that one is not.
-fn await_without(lab: &Lab, active: &Machine, leg: &str, why: &str) -> Result<()> {
-    let journal = format!("journalctl -o cat -u hasan-backend-watch | grep -q '{why}'");
-    await_until(why, timers::CLUSTER, || {
-        ssh::run(lab, active, &journal)?;
-        let status = pool_status(lab, active)?;
-        let lines: Vec<&str> = status.lines().filter(|line| line.contains("data-")).collect();
-        let online = lines.iter().filter(|line| line.contains("ONLINE")).count();
-        let is_alone = lines.iter().any(|line| line.contains(leg) && !line.contains("ONLINE"));
-        if online == 3 && is_alone { Ok(()) } else { bail!(status) }
-    })
 }
 
 /// The third voter goes, and the active node goes on. Then the standby goes too: nobody may decide anything, nothing is

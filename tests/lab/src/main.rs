@@ -30,6 +30,7 @@ mod snapshot;
 mod ssh;
 mod state;
 mod storm;
+mod strange_legs;
 mod tester;
 mod timeline;
 mod timers;
