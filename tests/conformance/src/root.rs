@@ -13,7 +13,7 @@ const NEEDS: [(&str, &str); 2] = [("mmdebstrap", "mmdebstrap"), ("unshare", "uti
 /// For making a root.
 const BUILD: Duration = Duration::from_secs(1200);
 /// For one command.
-const COMMAND: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_secs(300);
 
 /// What enters a command's own world: nothing that it writes outlives it, but what it writes below /work.
 const ENTER: &str = r#"
