@@ -15,8 +15,6 @@ impl Said {
     pub(crate) fn error(&mut self, text: &str) {
         if self.is_new(text, Instant::now()) {
             tracing::error!("{text}");
-        } else {
-            tracing::debug!("{text}");
         }
     }
 
