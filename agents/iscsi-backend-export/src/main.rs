@@ -13,6 +13,7 @@ use hasan::{config, export, lio, names, zfs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 
 const BACKEND: Param = Param {
     name: "backend",
@@ -95,7 +96,7 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
 const SYSTEMD_TIME: Duration = Duration::from_secs(80);
 
 fn by_systemd(verb: fn(&Machine, &Path) -> Result<(), Fault>) -> ExitCode {
-    ocf::open_log(AGENT.name);
+    ocf::open_log(AGENT.name, LevelFilter::DEBUG);
     let machine = Machine::local(Instant::now() + SYSTEMD_TIME);
     match verb(&machine, Path::new(hasan::config::PATH)) {
         Ok(()) => ExitCode::SUCCESS,

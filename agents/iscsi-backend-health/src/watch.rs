@@ -8,6 +8,7 @@ use hasan::ocf::{Fault, Rc, open_log};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 
 const LOCK: &str = "/run/hasan/backend-watch.lock";
 /// Pause between two passes.
@@ -16,7 +17,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PASS: Duration = Duration::from_secs(30);
 
 pub(crate) fn main(name: &str) -> ExitCode {
-    open_log(name);
+    // While the other node is away each command would be in the journal every few seconds.
+    open_log(name, LevelFilter::INFO);
     match watch() {
         Ok(never) => match never {},
         Err(fault) => {

@@ -1,10 +1,11 @@
 //! Log lines go to the journal, and to standard error where there is none.
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Opens the log under this name. A second call changes nothing.
-pub fn open(name: &str) {
+/// Opens the log under this name, for lines that are as grave as this. A second call changes nothing.
+pub fn open(name: &str, least: LevelFilter) {
     let journal = tracing_journald::layer().ok();
     let journal = journal.map(|layer| layer.with_syslog_identifier(name.to_string()));
     let stderr = match journal {
@@ -18,5 +19,5 @@ pub fn open(name: &str) {
         ),
     };
     // It fails only where a log is open already, and that one is as good.
-    let _ = tracing_subscriber::registry().with(journal).with(stderr).try_init();
+    let _ = tracing_subscriber::registry().with(least).with(journal).with(stderr).try_init();
 }

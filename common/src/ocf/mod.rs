@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 
 /// Explains one resource.
 pub type Explain = fn(&Machine, &Values) -> Result<Table, Fault>;
@@ -126,7 +127,7 @@ pub fn main(agent: &Agent) -> ExitCode {
     let Some(action) = Action::parse(&word).filter(|action| agent.does(*action)) else {
         return finish(agent, &word, Err(Fault::new(Rc::Unimplemented, unsupported(&word))));
     };
-    log::open(agent.name);
+    log::open(agent.name, LevelFilter::DEBUG);
     let started = Instant::now();
     let machine = Machine::local(started + time_allowed(agent, action));
     let environment: BTreeMap<String, String> = std::env::vars().collect();

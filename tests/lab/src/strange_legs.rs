@@ -60,8 +60,10 @@ pub(crate) fn wrong_peer(lab: &Lab) -> Result<()> {
     let (active, standby, mut writer) = written_to(lab)?;
     let config = "/etc/hasan/backend.conf";
     let restart = "systemctl restart hasan-backend-watch";
-    let there = "ls /sys/class/iscsi_session; dmsetup table --target multipath";
-    let before = ssh::run(lab, standby, there)?;
+    // Each try to log in has a session for a while; what was there before is there still.
+    let session = ssh::run(lab, standby, "ls -d /sys/class/iscsi_session/*")?;
+    let there = format!("ls -d {}; dmsetup table --target multipath", session.trim());
+    let before = ssh::run(lab, standby, &there)?;
     let health = format!("OCF_ROOT=/usr/lib/ocf {AGENTS}/iscsi-backend-health monitor 2>&1");
     stage("the standby is told of a peer that nobody is", || {
         let tell = format!(
@@ -79,7 +81,7 @@ pub(crate) fn wrong_peer(lab: &Lab) -> Result<()> {
         let said = ssh::run(lab, standby, &format!("{health} || echo exit $?"))?;
         let is_weak = said.contains("legs of") && said.ends_with("exit 190\n");
         ensure!(is_weak, "the agent says {said}");
-        let after = ssh::run(lab, standby, there)?;
+        let after = ssh::run(lab, standby, &there)?;
         ensure!(after == before, "it was\n{before}\nand is\n{after}");
         Ok(())
     })?;
