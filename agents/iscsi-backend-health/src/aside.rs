@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
-/// How long the programs may take: a resilver that begins, or an import of many datasets, holds up `zpool` for long.
+/// How long the programs may take: a vdev that changes its state holds up `zpool` for long.
 const TIME: Duration = Duration::from_secs(120);
 /// How long a leg may take to show its label.
 const LABEL: Duration = Duration::from_secs(5);
@@ -86,11 +86,9 @@ fn foreign(
 /// The GUID of the pool in a leg's label; `None` if it carries no label.
 fn pool_of(machine: &Machine, leg: &str) -> Result<Option<u64>, Fault> {
     let device = Path::new("/dev/mapper").join(leg);
-    let (sender, label) = mpsc::channel();
-    let machine = machine.with_time(LABEL);
-    std::thread::spawn(move || sender.send(zfs::read_label(&machine, &device)));
+    let label = Aside::begin(machine, move |machine| zfs::read_label(machine, &device));
     let silent = |_| Fault::generic(format!("the leg {leg} does not answer"));
-    let label = label.recv_timeout(LABEL).map_err(silent)??;
+    let label = label.0.recv_timeout(LABEL).map_err(silent)??;
     Ok(label.map(|label| label.pool_guid))
 }
 

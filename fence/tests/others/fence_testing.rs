@@ -59,8 +59,7 @@ fn describe(name: &str, port: u16, outlet: &str, seconds: &str) -> String {
 fn has_passed(device: &str, scenario: &str, way: &str) -> bool {
     let tests = installed("fence-agents/tests");
     let scenario = tests.join(format!("actions.d/{scenario}.cfg"));
-    let python = installed("python/bin/python");
-    let output = command(Path::new(&python))
+    let output = command(&installed("python/bin/python"))
         .args(["-I", "-c", RUN])
         .args([&tests, Path::new(device), &scenario, Path::new(way)])
         .output()
