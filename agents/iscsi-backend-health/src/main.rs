@@ -12,6 +12,7 @@ mod notify;
 mod pass;
 mod plan;
 mod pools;
+mod presence;
 mod publish;
 mod said;
 mod standing;

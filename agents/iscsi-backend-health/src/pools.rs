@@ -4,6 +4,7 @@
 use crate::aside::{self, Aside, Seen};
 use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven};
 use crate::marks::Marks;
+use crate::presence::Presence;
 use crate::publish;
 use crate::said::Said;
 use hasan::config::Backend;
@@ -15,9 +16,6 @@ use hasan::zfs::{self, PoolState, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long the same legs must have been here before they are brought back: a link that flaps would
-/// begin a resilver each time, and so would legs that arrive one after another.
-const STABLE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a pool that is not well.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -28,27 +26,6 @@ pub(crate) struct Care {
     events: Option<Follow>,
     presence: Presence,
     last_look: Option<Instant>,
-}
-
-/// The legs of the other node that are here.
-#[derive(Default)]
-struct Presence {
-    legs: BTreeSet<Leg>,
-    /// Since when it is these, if it is any.
-    since: Option<Instant>,
-}
-
-impl Presence {
-    fn note(&mut self, legs: &BTreeSet<Leg>, now: Instant) {
-        if self.legs != *legs {
-            self.since = (!legs.is_empty()).then_some(now);
-            self.legs.clone_from(legs);
-        }
-    }
-
-    fn is_stable(&self, now: Instant) -> bool {
-        self.since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE)
-    }
 }
 
 /// What is kept of a pool while it is imported here.
@@ -367,29 +344,6 @@ mod tests {
     use super::*;
     use hasan::zfs::{Scan, Vdev};
     use std::path::Path;
-
-    #[test]
-    fn legs_are_stable_when_they_have_been_the_same_for_a_while() {
-        let legs = |names: &[&str]| names.iter().map(|name| Leg::new(name).unwrap()).collect();
-        let (start, mut presence) = (Instant::now(), Presence::default());
-        for (second, here, want) in [
-            (0, &[][..], false),
-            (9, &[], false),
-            (10, &["b1"], false),
-            (14, &["b1"], false),
-            (15, &["b1"], true),
-            (16, &["b1", "b2"], false),
-            (21, &["b1", "b2"], true),
-            (22, &["b2"], false),
-            (27, &["b2"], true),
-            (28, &[], false),
-            (40, &[], false),
-        ] {
-            let now = start + Duration::from_secs(second);
-            presence.note(&legs(here), now);
-            assert_eq!(presence.is_stable(now), want, "{second}: {here:?}");
-        }
-    }
 
     /// A look at a pool of two legs that are well, which has ended.
     fn pool_seen_well() -> Pool {
