@@ -38,7 +38,7 @@ impl Tasmota {
         accepted(&text)
     }
 
-    /// Everything that a device tells of itself at once; it is evidence, no state.
+    /// Everything that a device tells of itself at once.
     fn everything(&mut self, until: Instant) -> Result<Value, Trouble> {
         self.command("Status%200", until)
     }
@@ -54,18 +54,18 @@ impl Plug for Tasmota {
         Ok(parse_power(&reply, self.relay)?.into())
     }
 
+    /// `StatusSTS` names each relay as the command `Power` does, so that one request tells state and evidence of one
+    /// moment. Where it does not, as in some versions of OpenBeken, the relay is asked itself.
     fn read_closely(&mut self, until: Instant) -> Result<Reading, Trouble> {
-        let power = self.command(&format!("Power{}", self.relay), until)?;
-        let mut reading = Reading::from(parse_power(&power, self.relay)?);
         let all = match self.everything(until) {
             Ok(all) => all,
-            Err(Trouble::Passing(text)) => return Err(Trouble::Passing(text)),
-            // What the device does not tell is no evidence.
-            Err(_) => return Ok(reading),
+            Err(Trouble::Lasting(_)) => return self.read(until),
+            Err(other) => return Err(other),
         };
-        reading.watts = parse_watts(&all, self.relay);
-        reading.pending = inverted_pulse(&all);
-        Ok(reading)
+        let told = all.get("StatusSTS").and_then(|states| parse_power(states, self.relay).ok());
+        let reading = told.map_or_else(|| self.read(until), |power| Ok(power.into()))?;
+        let watts = parse_watts(&all, self.relay);
+        Ok(Reading { watts, pending: inverted_pulse(&all), ..reading })
     }
 
     fn switch(&mut self, to: Power, until: Instant) -> Result<(), Trouble> {

@@ -233,6 +233,38 @@ fn a_good_device_is_switched_and_read() {
     });
 }
 
+/// What an off costs beside the hold time: the command and two reads are three round trips. Some devices need more to
+/// prove as much: Kasa first tells which socket is meant, Home Assistant has to look at its device, a sensor is asked
+/// for itself, and a login is a question and an answer.
+#[test]
+fn an_off_costs_few_round_trips() {
+    let costs = Mutex::new(Vec::new());
+    for_all(ALL, |family| {
+        let device = Device::start(family.carrier, family.answer, Fault::None);
+        let run = run(family, &device, "off", AMPLE);
+        assert_eq!(run.code, Some(0), "{}: {}", family.name, run.stderr);
+        costs.lock().unwrap().push((family.name, device.relay.lock().unwrap().requests));
+    });
+    let mut costs = costs.into_inner().unwrap();
+    costs.sort_unstable();
+    let want = [
+        ("esphome", 4),
+        ("fritz", 6),
+        ("homeassistant", 5),
+        ("http", 3),
+        ("kasa", 5),
+        ("klap", 7),
+        ("mystrom", 3),
+        ("netio", 3),
+        ("shelly1", 3),
+        ("shelly2", 6),
+        ("tapo", 10),
+        ("tapo", 12),
+        ("tasmota", 3),
+    ];
+    assert_eq!(costs, want);
+}
+
 #[test]
 fn one_lost_request_does_not_cost_the_fence() {
     let mut cases = Vec::new();
