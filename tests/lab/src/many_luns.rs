@@ -83,21 +83,32 @@ fn dataset(count: u32) -> String {
     format!("san-pool/many-{count}")
 }
 
-/// Makes zvols by ZFS's own library, in one process: a program for each would take half a second of emulated time. One
-/// after the other: of zvols that are made at one time udev cannot name some, since it finds ZFS busy.
+/// Makes zvols by ZFS's own library, in one process, many of them in a transaction group: a program for each, one after the
+/// other, would take more than a second of emulated time.
 const MAKE: &str = r#"
 import ctypes, sys
+from concurrent.futures import ThreadPoolExecutor
 nvpair, core = ctypes.CDLL("libnvpair.so.3"), ctypes.CDLL("libzfs_core.so.3")
 core.libzfs_core_init()
-values = ctypes.c_void_p()
-nvpair.nvlist_alloc(ctypes.byref(values), 1, 0)
-nvpair.nvlist_add_uint64(values, b"volsize", ctypes.c_uint64(8 << 20))
-for number in range(1, int(sys.argv[2]) + 1):
+
+def make(number):
+    values = ctypes.c_void_p()
+    nvpair.nvlist_alloc(ctypes.byref(values), 1, 0)
+    nvpair.nvlist_add_uint64(values, b"volsize", ctypes.c_uint64(8 << 20))
     name = f"{sys.argv[1]}/v{number}".encode()
     code = core.lzc_create(name, 3, values, None, 0)  # 3: DMU_OST_ZVOL
-    if code:
-        sys.exit(f"{name}: {code}")
+    return f"{name}: {code}" if code else ""
+
+with ThreadPoolExecutor(16) as pool:
+    wrong = [each for each in pool.map(make, range(1, int(sys.argv[2]) + 1)) if each]
+sys.exit("; ".join(wrong))
 "#;
+
+/// Of zvols that are made at one time udev cannot name some, since it finds ZFS busy: it comes after them, and takes one at
+/// a time.
+const UDEV_LATER: &str = "udevadm control --stop-exec-queue --children-max=1";
+const UDEV_NOW: &str = "udevadm control --start-exec-queue";
+const UDEV_AS_BEFORE: &str = "systemctl restart systemd-udevd";
 
 /// Sparse zvols in a dataset of their own, with the identities that the first start gives.
 fn make_zvols(here: &Hand<'_>, count: u32) -> Result<()> {
@@ -105,13 +116,13 @@ fn make_zvols(here: &Hand<'_>, count: u32) -> Result<()> {
     here.run(&format!("zfs create -o volmode=dev {dataset}"))?;
     ssh::put(here.lab, here.node, "/root/make-zvols.py", MAKE.as_bytes())?;
     let make = format!("python3 /root/make-zvols.py {dataset} {count}");
+    let make = format!("set -e; {UDEV_LATER}; {make}; {UDEV_NOW}");
     ssh::within(here.lab, here.node, timers::CLUSTER * 2, &make)?;
-    // udev names them one after the other.
     await_until("all zvols have their devices", timers::CLUSTER * 2, || {
-        let there = here.run(&format!("ls /dev/zvol/{dataset} | wc -l"));
-        let there = there?;
+        let there = here.run(&format!("ls /dev/zvol/{dataset} | wc -l"))?;
         if there.trim() == count.to_string() { Ok(()) } else { bail!(there) }
     })?;
+    here.run(UDEV_AS_BEFORE)?;
     // A start that is cut off by its time has written down what it could.
     await_until("all zvols have their identities", timers::CLUSTER * 2, || {
         act(here, count, "start", "").map(|_| ())
@@ -121,6 +132,7 @@ fn make_zvols(here: &Hand<'_>, count: u32) -> Result<()> {
 
 /// Runs an action of the agent over so many zvols; returns the seconds that it took.
 fn act(here: &Hand<'_>, count: u32, action: &str, more: &str) -> Result<f64> {
+    settle(here)?;
     let environment = format!(
         "OCF_RESKEY_iqn={IQN} OCF_RESKEY_dataset={} OCF_RESKEY_generate_node_acls=1 \
          OCF_RESKEY_CRM_meta_timeout=380000 {more}",
@@ -135,6 +147,7 @@ fn act(here: &Hand<'_>, count: u32, action: &str, more: &str) -> Result<f64> {
 fn measure(here: &Hand<'_>, count: u32) -> Result<Times> {
     let dataset = dataset(count);
     let bare = |verb: &str| -> Result<f64> {
+        settle(here)?;
         let line = format!("lab-luns {verb} {IQN} /dev/zvol/{dataset}");
         Ok(ssh::within(here.lab, here.node, timers::PCS, &line)?.trim().parse::<f64>()? / 1000.0)
     };
@@ -160,8 +173,18 @@ fn measure(here: &Hand<'_>, count: u32) -> Result<Times> {
     let shown = here.run("ls /dev/zvol/san-pool/iscsi/hypervisor | wc -l")?;
     let own: usize = shown.trim().parse()?;
     ensure!(stores == own + 2 && held.ends_with("0\n"), "a stop has left {held}");
-    println!("{count} LUNs, the best of {ROUNDS}: {times:.2?}");
+    println!(
+        "{count} LUNs, the best of {ROUNDS}: {times:.2?}; start {:.2} of the loop, stop {:.2} of it, sync without its list {:.3} of the start",
+        times.start / times.bare_up,
+        times.stop / times.bare_down,
+        (times.sync - times.list) / times.start,
+    );
     Ok(times)
+}
+
+/// Waits until udev has looked at each zvol that was just let go, which would slow down whatever comes next.
+fn settle(here: &Hand<'_>) -> Result<()> {
+    ssh::within(here.lab, here.node, timers::CLUSTER, "udevadm settle --timeout=300").map(|_| ())
 }
 
 /// The seconds that a command takes in the machine.
