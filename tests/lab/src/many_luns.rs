@@ -101,7 +101,8 @@ def make(number):
 
 with ThreadPoolExecutor(16) as pool:
     wrong = [each for each in pool.map(make, range(1, int(sys.argv[2]) + 1)) if each]
-sys.exit("; ".join(wrong))
+if wrong:
+    sys.exit("; ".join(wrong))
 "#;
 
 /// Of zvols that are made at one time udev cannot name some, since it finds ZFS busy: it comes after them, and takes one at
