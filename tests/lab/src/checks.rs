@@ -3,8 +3,8 @@
 use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
-    access_checks, cluster, faults, fences, load, lun_checks, many_luns, pool_checks, scenarios,
-    ssh, storm, strange_legs, tester, timers, vlans,
+    access_checks, cluster, cts, faults, fences, load, lun_checks, many_luns, pool_checks,
+    scenarios, ssh, storm, strange_legs, tester, timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
 use std::fs;
@@ -44,7 +44,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 16] = [
+const MORE: [Check; 17] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -61,6 +61,7 @@ const MORE: [Check; 16] = [
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),
     ("a storm", storm::rounds),
+    ("CTS, the cluster test of Pacemaker", cts::random),
 ];
 
 /// How much of a machine's console is shown after a check has failed.

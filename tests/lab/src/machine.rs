@@ -23,14 +23,15 @@ pub(crate) struct Machine {
     pub(crate) networks: &'static [&'static str],
     /// How many data disks it has.
     pub(crate) disks: u8,
-    /// Memory, MiB.
+    /// Memory, MiB. A thousand LUNs take more than half a GiB of the kernel of a storage node: LIO keeps 128 buffers of a page
+    /// for each (`target_core_iblock.h`, `IBLOCK_BIO_POOL_SIZE`).
     memory: u32,
 }
 
 /// The machines.
 pub(crate) static MACHINES: [Machine; 4] = [
-    Machine { id: 1, name: "storage-a", networks: &NETWORKS, disks: 2, memory: 1536 },
-    Machine { id: 2, name: "storage-b", networks: &NETWORKS, disks: 2, memory: 1536 },
+    Machine { id: 1, name: "storage-a", networks: &NETWORKS, disks: 2, memory: 3072 },
+    Machine { id: 2, name: "storage-b", networks: &NETWORKS, disks: 2, memory: 3072 },
     Machine { id: 3, name: "quorum-c", networks: &["mgmt"], disks: 0, memory: 1024 },
     Machine { id: 4, name: "client", networks: &["mgmt", "end", "hyp"], disks: 1, memory: 768 },
 ];

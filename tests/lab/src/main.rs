@@ -12,6 +12,7 @@ mod access_checks;
 mod bench;
 mod checks;
 mod cluster;
+mod cts;
 mod disks;
 mod faults;
 mod fences;

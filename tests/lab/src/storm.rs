@@ -106,7 +106,7 @@ fn cut_off(lab: &Lab, node: &Machine) -> Result<()> {
 
 /// Waits until all is as at the beginning: three members, each resource once, one importer, all legs with all writes.
 /// Returns the active node.
-fn whole(lab: &Lab) -> Result<&'static Machine> {
+pub(crate) fn whole(lab: &Lab) -> Result<&'static Machine> {
     let quorum = Machine::named("quorum-c")?;
     ssh::await_all(lab)?;
     await_until("all three are members", timers::CLUSTER, || {
