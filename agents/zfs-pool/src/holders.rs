@@ -194,7 +194,11 @@ mod tests {
         assert_eq!(holders(&machine, "p"), Ok(Vec::new()));
         let core = "sys/kernel/config/target/core/iblock_0/vm-1";
         put(&root, &format!("{core}/udev_path"), "/dev/zvol/p/b\n");
-        put(&root, &format!("{core}/enable"), "1\n");
+        put(
+            &root,
+            &format!("{core}/info"),
+            "Status: ACTIVATED\niBlock device: zd16  readonly: 0\n",
+        );
         put(&root, &format!("{core}/wwn/vpd_unit_serial"), "T10 VPD Unit Serial Number: x\n");
         fs::create_dir_all(root.join("sys/class/block/zd0/holders/dm-3")).unwrap();
         put(&root, "sys/block/loop1/loop/backing_file", "/dev/zd16\n");

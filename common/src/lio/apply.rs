@@ -1,7 +1,7 @@
 //! Does one step. Each can be cut off at any point and done again.
 
 use super::expedite::Expedited;
-use super::observe::{CORE, ISCSI, folder, is_target_empty, link_in};
+use super::observe::{CORE, ISCSI, LINK, folder, is_target_empty, link_in};
 use super::{BackstoreName, Lun, Step, TpgName, Who, reservations};
 use crate::chap::Credentials;
 use crate::machine::Machine;
@@ -205,7 +205,7 @@ fn make_lun(
 ) -> Result<(), Fault> {
     let path = lun_folder(tpg, number);
     machine.make_dir(&path)?;
-    machine.make_link(&backstore_folder(at), &path.join("hasan"))
+    machine.make_link(&backstore_folder(at), &path.join(LINK))
 }
 
 fn map_lun(machine: &Machine, tpg: &TpgName, initiator: &str, number: u64) -> Result<(), Fault> {
@@ -214,7 +214,7 @@ fn map_lun(machine: &Machine, tpg: &TpgName, initiator: &str, number: u64) -> Re
     // a mapped LUN that leads somewhere else would keep its old way.
     remove_linked(machine, &path)?;
     machine.make_dir(&path)?;
-    machine.make_link(&lun_folder(tpg, number), &path.join("hasan"))
+    machine.make_link(&lun_folder(tpg, number), &path.join(LINK))
 }
 
 /// Removes a LUN's folder with the one link in it.

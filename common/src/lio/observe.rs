@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 pub(super) const CORE: &str = "/sys/kernel/config/target/core";
 pub(super) const ISCSI: &str = "/sys/kernel/config/target/iscsi";
 
+/// What our links are called.
+pub(super) const LINK: &str = "hasan";
+
 /// The attributes that plans set.
 const ATTRIBUTES: [&str; 6] = [
     "authentication",
@@ -116,11 +119,15 @@ fn numbered(machine: &Machine, folder: &Path) -> Result<BTreeMap<u64, PathBuf>, 
     Ok(names.iter().filter_map(|name| Some((number(name)?, folder.join(name)))).collect())
 }
 
-/// The one symbolic link in a LUN's folder: its path and where it points.
+/// The one symbolic link in a LUN's folder: its path and where it points. Other people call theirs otherwise.
 pub(super) fn link_in(
     machine: &Machine,
     folder: &Path,
 ) -> Result<Option<(PathBuf, PathBuf)>, Fault> {
+    let ours = folder.join(LINK);
+    if let Some(target) = machine.link(&ours)? {
+        return Ok(Some((ours, target)));
+    }
     for name in machine.list(folder)?.unwrap_or_default() {
         let path = folder.join(name);
         if let Some(target) = machine.link(&path)? {
@@ -155,14 +162,17 @@ pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
 /// `None` for a backstore that just went away.
 fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, Fault> {
     let folder = Path::new(CORE).join(&at.hba).join(&at.name);
-    let Some(enabled) = machine.read(&folder.join("enable"))? else { return Ok(None) };
+    let Some(info) = machine.read(&folder.join("info"))? else { return Ok(None) };
+    let block = block_of(&info);
     let device = machine.read(&folder.join("udev_path"))?.unwrap_or_default();
     let serial = machine.read(&folder.join("wwn/vpd_unit_serial"))?.unwrap_or_default();
+    // It has a device while it is open, so that one look is enough where all is well.
+    let enabled = block.is_some() || machine.read(&folder.join("enable"))?.as_deref() == Some("1");
     Ok(Some(Backstore {
         at,
         device: PathBuf::from(device),
-        block: block_of(&machine.read(&folder.join("info"))?.unwrap_or_default()),
-        enabled: enabled == "1",
+        block,
+        enabled,
         serial: serial_of(&serial).to_string(),
     }))
 }

@@ -9,6 +9,7 @@ use crate::machine::Machine;
 use crate::ocf::Fault;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 const FOLDERS: [&str; 2] = ["/etc/rtslib-fb-target", "/etc/target"];
 
 /// One LUN of the client part.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Saved {
     /// Name of its backstore.
     pub name: String,
@@ -37,7 +38,41 @@ pub fn show(
     group: Option<(&Tpg, &BTreeMap<u64, Saved>)>,
     is_ours: impl Fn(&Path) -> bool,
 ) -> Result<(), Fault> {
-    change(machine, |text| merge(text, name, group, &is_ours))
+    // With a thousand LUNs the file is long, and each sync would read it: that nothing was to be changed is kept, until
+    // the LUNs or the file are others.
+    let record = Path::new("/run/hasan").join(format!("shown.{}.{}", name.iqn, name.tag));
+    let before = state(machine, group)?;
+    if machine.read(&record)?.as_ref() == Some(&before) {
+        return Ok(());
+    }
+    change(machine, |text| merge(text, name, group, &is_ours))?;
+    if state(machine, group)? == before {
+        machine.replace_file(&record, &before)?;
+    }
+    Ok(())
+}
+
+/// What there is to show, and the files as they are.
+fn state(machine: &Machine, group: Option<(&Tpg, &BTreeMap<u64, Saved>)>) -> Result<String, Fault> {
+    let mut text = format!("{:x}", digest(group));
+    for folder in FOLDERS {
+        let stamp = machine.stamp(&file(Path::new(folder)))?.unwrap_or_default();
+        text += &format!("; {stamp}");
+    }
+    Ok(text)
+}
+
+/// Tells what is to be shown from something else. The passwords are no part of it.
+fn digest(group: Option<(&Tpg, &BTreeMap<u64, Saved>)>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    if let Some((tpg, luns)) = group {
+        (tpg.enabled, &tpg.portals, &tpg.attributes, &tpg.acls, luns).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn file(folder: &Path) -> PathBuf {
+    folder.join("saveconfig.json")
 }
 
 /// Takes every backstore over such a device out of the file, with the groups that lead to them: for a boot, before
@@ -51,7 +86,7 @@ fn change(machine: &Machine, change: impl Fn(&str) -> Result<String, String>) ->
         if !machine.exists(folder) {
             continue;
         }
-        let path = folder.join("saveconfig.json");
+        let path = file(folder);
         let before = machine.read(&path)?.unwrap_or_default();
         let wrong = |why| Fault::generic(format!("cannot read {}: {why}", path.display()));
         let after = change(&before).map_err(wrong)?;
@@ -241,6 +276,38 @@ mod tests {
         assert_eq!(value(&without(&both, &is_ours).unwrap()), value(THEIRS));
         assert_eq!(without(THEIRS, &is_ours).unwrap(), THEIRS, "byte for byte");
         assert_eq!(value(&with_lun("", 1, 0))["targets"][0]["tpgs"][0]["tag"], 1);
+    }
+
+    #[test]
+    fn what_somebody_changes_is_seen_and_what_nobody_changed_is_not_read_again() {
+        let root = std::env::temp_dir().join(format!("hasan-saved-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let path = file(Path::new(FOLDERS[0]));
+        machine.replace_file(&path, THEIRS).unwrap();
+        let tpg = Tpg { enabled: true, ..Tpg::default() };
+        let lun = |number: u64| Saved {
+            name: format!("vm-{number}"),
+            device: format!("/dev/zvol/p/vm-{number}").into(),
+            serial: "s".to_string(),
+        };
+        let show = |numbers: &[u64]| {
+            let luns: BTreeMap<u64, Saved> =
+                numbers.iter().map(|each| (*each, lun(*each))).collect();
+            show(&machine, &name(1), Some((&tpg, &luns)), is_ours).unwrap();
+            machine.read(&path).unwrap().unwrap()
+        };
+        let record = Path::new("/run/hasan/shown.iqn.2025-01.lab.home:ours.1");
+        let one = show(&[1]);
+        assert!(one.contains("vm-1"));
+        assert!(!machine.exists(record), "the file was changed: it is read once more");
+        assert_eq!(show(&[1]), one);
+        assert!(machine.exists(record));
+        assert_eq!(show(&[1]), one);
+        assert!(show(&[1, 2]).contains("vm-2"));
+        machine.replace_file(&path, THEIRS).unwrap();
+        let mended = show(&[1, 2]);
+        assert!(mended.contains("vm-2") && mended.contains("fileio"));
+        std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ const ERESTARTSYS: i32 = 512;
 /// Pause between two looks at something that is awaited.
 const POLL: Duration = Duration::from_millis(20);
 
+/// The longest attribute of sysfs or configfs, bytes (`sysfs(5)`: a page).
+const ATTRIBUTE: usize = 4096;
 /// Alignment of direct I/O, bytes.
 const ALIGNMENT: usize = 4096;
 
@@ -93,10 +95,39 @@ impl Machine {
 
     /// A file's bytes; `None` if there is no such file.
     pub fn read_bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
-        match fs::read(self.full(path)) {
+        // By a buffer of its own: nearly all files here are attributes, a page at most, and asking for their size and making
+        // room for each costs more than to read them.
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(self.full(path))?;
+            let (mut buffer, mut bytes) = ([0; ATTRIBUTE], Vec::new());
+            loop {
+                match file.read(&mut buffer) {
+                    Ok(0) => return Ok(bytes),
+                    Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match read() {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Fault::generic(format!("cannot read {}: {error}", path.display()))),
+        }
+    }
+
+    /// What tells whether a file is still the one that it was: inode, size and time of its last change; `None` if there is
+    /// no such file.
+    pub fn stamp(&self, path: &Path) -> Result<Option<String>, Fault> {
+        match fs::metadata(self.full(path)) {
+            Ok(file) => {
+                let (seconds, rest) = (file.mtime(), file.mtime_nsec());
+                Ok(Some(format!("{} {} {seconds}.{rest}", file.ino(), file.len())))
+            }
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => {
+                Err(Fault::generic(format!("cannot look at {}: {error}", path.display())))
+            }
         }
     }
 

@@ -135,16 +135,21 @@ pub fn datasets(
 /// # Errors
 /// The row that is not such a row.
 fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
-    let mut datasets: BTreeMap<String, Dataset> = BTreeMap::new();
+    let mut datasets: Vec<Dataset> = Vec::new();
     for row in text.lines() {
-        let wrong = |_| Fault::generic(format!("cannot read the row {row:?} of \"zfs get\""));
-        let [name, property, value, source]: [&str; 4] =
-            row.split('\t').collect::<Vec<_>>().try_into().map_err(wrong)?;
-        let dataset = datasets.entry(name.to_string()).or_insert_with(|| Dataset {
-            name: name.to_string(),
-            values: BTreeMap::new(),
-            own: BTreeMap::new(),
-        });
+        let wrong = || Fault::generic(format!("cannot read the row {row:?} of \"zfs get\""));
+        let mut words = row.split('\t');
+        let mut word = || words.next().ok_or_else(wrong);
+        let (name, property, value, source) = (word()?, word()?, word()?, word()?);
+        if words.next().is_some() {
+            return Err(wrong());
+        }
+        // The rows of a dataset follow each other.
+        if datasets.last().is_none_or(|last| last.name != name) {
+            let (values, own) = (BTreeMap::new(), BTreeMap::new());
+            datasets.push(Dataset { name: name.to_string(), values, own });
+        }
+        let Some(dataset) = datasets.last_mut() else { continue };
         // User properties, and they alone, have a colon (zfsprops(7)).
         if property.contains(':') && source == "local" {
             dataset.own.insert(property.to_string(), value.to_string());
@@ -154,7 +159,8 @@ fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
             dataset.values.insert(property.to_string(), value.to_string());
         }
     }
-    Ok(datasets.into_values().collect())
+    datasets.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(datasets)
 }
 
 /// The device of a zvol, a link that udev makes: spaces in its name become `+`.

@@ -13,6 +13,10 @@ const COUNTS: [u32; 3] = [15, 300, 1000];
 /// For the programs that need seconds for each LUN.
 const FEW: u32 = 5;
 const ROUNDS: u32 = 3;
+/// What the agent asks `zfs get` for.
+const ROWS: &str = "name,property,value,source";
+const COLUMNS: &str = "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial,hasan:backstore,\
+                       hasan:gone,hasan:reservations,hasan:export,hasan:next-lun";
 
 /// How long things took, seconds of the emulated machine.
 #[derive(Debug)]
@@ -152,9 +156,8 @@ fn measure(here: &Hand<'_>, count: u32) -> Result<Times> {
         let line = format!("lab-luns {verb} {IQN} /dev/zvol/{dataset}");
         Ok(ssh::within(here.lab, here.node, timers::PCS, &line)?.trim().parse::<f64>()? / 1000.0)
     };
-    let columns =
-        "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial";
-    let list = format!("zfs get -Hp -r -t filesystem,volume {columns} {dataset} > /dev/null");
+    let list =
+        format!("zfs get -Hp -r -t filesystem,volume -o {ROWS} {COLUMNS} {dataset} > /dev/null");
     let round = || -> Result<Times> {
         Ok(Times {
             bare_up: bare("up")?,
