@@ -19,11 +19,9 @@ struct Actual {
 }
 
 fn observe(machine: &Machine, backend: &Backend) -> Result<Actual, Fault> {
-    Ok(Actual {
-        maps: legs::observe(machine)?,
-        tpg: lio::tpg(machine, &group(backend))?,
-        backstores: lio::backstores(machine)?,
-    })
+    let tpg = lio::tpg(machine, &group(backend))?;
+    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    Ok(Actual { maps: legs::observe(machine)?, tpg, backstores })
 }
 
 fn group(backend: &Backend) -> TpgName {

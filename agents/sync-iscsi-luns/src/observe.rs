@@ -42,7 +42,7 @@ pub(crate) fn observe(
     datasets: Vec<Dataset>,
 ) -> Result<Actual, Fault> {
     let tpg = lio::tpg(machine, &config.tpg)?;
-    let backstores = lio::backstores(machine)?;
+    let backstores = lio::backstores(machine, tpg.as_ref())?;
     Ok(Actual {
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
         tpg,
@@ -59,11 +59,9 @@ pub(crate) fn observe_again(
     config: &Config,
     before: Actual,
 ) -> Result<Actual, Fault> {
-    Ok(Actual {
-        tpg: lio::tpg(machine, &config.tpg)?,
-        backstores: lio::backstores(machine)?,
-        ..before
-    })
+    let tpg = lio::tpg(machine, &config.tpg)?;
+    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    Ok(Actual { tpg, backstores, ..before })
 }
 
 /// Serials of new zvols are made of it.
@@ -125,7 +123,8 @@ pub(crate) fn changed_reservations(
         return Ok(BTreeMap::new());
     }
     let tpg = lio::tpg(machine, name)?;
-    let now = reservations(machine, tpg.as_ref(), &lio::backstores(machine)?)?;
+    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    let now = reservations(machine, tpg.as_ref(), &backstores)?;
     Ok(changes(&kept, &now))
 }
 

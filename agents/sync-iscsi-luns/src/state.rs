@@ -23,7 +23,8 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
             || each.is_half_made()
     };
     let plan = || -> Result<Vec<Step>, Fault> {
-        let (tpg, backstores) = (lio::tpg(machine, name)?, lio::backstores(machine)?);
+        let tpg = lio::tpg(machine, name)?;
+        let backstores = lio::backstores(machine, tpg.as_ref())?;
         let mut steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
         if lio::is_target_empty(machine, name)? {
             steps.push(Step::RemoveTarget(name.clone()));
@@ -44,7 +45,7 @@ fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
     if changed.is_empty() {
         return Ok(());
     }
-    for backstore in lio::backstores(machine)? {
+    for backstore in lio::backstores(machine, None)? {
         let Some(line) = changed.get(&backstore.serial) else { continue };
         let Some(zvol) = zfs::zvol_of(&backstore.device) else { continue };
         match line.as_str() {
@@ -62,7 +63,8 @@ pub(crate) fn state(
     is_imported: bool,
 ) -> Outcome {
     let tpg = lio::tpg(machine, name)?;
-    decide_state(tpg.as_ref(), &lio::backstores(machine)?, dataset, is_imported)
+    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    decide_state(tpg.as_ref(), &backstores, dataset, is_imported)
 }
 
 /// A shell without LUNs is not running where the pool is not; anything that is left over from a
@@ -87,8 +89,9 @@ pub(crate) fn decide_state(
     if !is_imported {
         return Err(Fault::generic("there are LUNs of a pool that is not imported here"));
     }
+    let by_name = lio::by_name(backstores);
     for (number, at) in &tpg.luns {
-        let backstore = backstores.iter().find(|each| Some(&each.at) == at.as_ref());
+        let backstore = at.as_ref().and_then(|at| by_name.get(at));
         // What somebody has put there over another kind of backstore is not ours to judge.
         let is_foreign = at.as_ref().is_some_and(|at| !at.hba.starts_with("iblock_"));
         if !is_foreign && !backstore.is_some_and(|each| each.enabled) {

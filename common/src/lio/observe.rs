@@ -143,14 +143,22 @@ fn backstore_name(target: &Path) -> Option<BackstoreName> {
     Some(BackstoreName { hba, name })
 }
 
-/// All block backstores of the machine, whoever made them.
-pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
+/// All block backstores of the machine, whoever made them. To list a folder costs as much as all other looks at a backstore:
+/// those that the LUNs of the group lead to are known by name, and it is left out where there is nothing else.
+pub fn backstores(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backstore>, Fault> {
+    let led_to = tpg.into_iter().flat_map(|tpg| tpg.luns.values().flatten());
+    let known: BTreeMap<&str, &str> =
+        led_to.map(|at| (at.hba.as_str(), at.name.as_str())).collect();
     let mut backstores = Vec::new();
     for hba in machine.list(Path::new(CORE))?.unwrap_or_default() {
         if !hba.starts_with("iblock_") {
             continue;
         }
-        let names = machine.list(&Path::new(CORE).join(&hba))?.unwrap_or_default();
+        let folder = Path::new(CORE).join(&hba);
+        let names = match known.get(hba.as_str()) {
+            Some(name) if machine.count_folders(&folder)? == Some(1) => vec![name.to_string()],
+            _ => machine.list(&folder)?.unwrap_or_default().into_iter().collect(),
+        };
         for name in names.into_iter().filter(|name| !HBA_ATTRIBUTES.contains(&name.as_str())) {
             let at = BackstoreName { hba: hba.clone(), name };
             backstores.extend(backstore(machine, at)?);
@@ -163,25 +171,29 @@ pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
 fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, Fault> {
     let folder = Path::new(CORE).join(&at.hba).join(&at.name);
     let Some(info) = machine.read(&folder.join("info"))? else { return Ok(None) };
-    let block = block_of(&info);
-    let device = machine.read(&folder.join("udev_path"))?.unwrap_or_default();
     let serial = machine.read(&folder.join("wwn/vpd_unit_serial"))?.unwrap_or_default();
-    // It has a device while it is open, so that one look is enough where all is well.
-    let enabled = block.is_some() || machine.read(&folder.join("enable"))?.as_deref() == Some("1");
-    Ok(Some(Backstore {
-        at,
-        device: PathBuf::from(device),
-        block,
-        enabled,
-        serial: serial_of(&serial).to_string(),
-    }))
+    let serial = serial_of(&serial).to_string();
+    // It tells of its device while that is open, so that one look at it is enough where all is well.
+    if let Some((block, device)) = open_device(&info) {
+        let (block, device) = (Some(block.to_string()), PathBuf::from(device));
+        return Ok(Some(Backstore { at, device, block, enabled: true, serial }));
+    }
+    let device = machine.read(&folder.join("udev_path"))?.unwrap_or_default().into();
+    let enabled = machine.read(&folder.join("enable"))?.as_deref() == Some("1");
+    let block = block_of(&info).map(str::to_string);
+    Ok(Some(Backstore { at, device, enabled: enabled || block.is_some(), block, serial }))
 }
 
-/// The device that is open: "iBlock device: zd16  UDEV PATH: …" (`target_core_iblock.c`,
+/// The device that is open: "iBlock device: zd16  UDEV PATH: NAME  readonly: 0" (`target_core_iblock.c`,
 /// `iblock_show_configfs_dev_params`).
-fn block_of(info: &str) -> Option<String> {
-    let after = info.split_once("iBlock device: ")?.1;
-    Some(after.split_whitespace().next()?.to_string())
+fn block_of(info: &str) -> Option<&str> {
+    info.split_once("iBlock device: ")?.1.split_whitespace().next()
+}
+
+/// The device that is open, and the name by which it was opened, where the kernel knows that.
+fn open_device(info: &str) -> Option<(&str, &str)> {
+    let rest = info.split_once("  UDEV PATH: ")?.1;
+    Some((block_of(info)?, rest.rsplit_once("  readonly: ")?.0))
 }
 
 /// The attribute reads back as "T10 VPD Unit Serial Number: SERIAL".
@@ -194,14 +206,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_backstore_beside_one_that_is_known_is_found() {
+        let root = std::env::temp_dir().join(format!("hasan-stores-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        for name in ["iblock_7/known", "iblock_7/beside", "iblock_8/only"] {
+            let folder = Path::new(CORE).join(name);
+            machine.replace_file(&folder.join("info"), "iBlock device: zd0").unwrap();
+            machine.replace_file(&folder.with_file_name("hba_info"), "").unwrap();
+        }
+        let at = |hba: &str, name: &str| {
+            Some(BackstoreName { hba: hba.to_string(), name: name.to_string() })
+        };
+        let luns = BTreeMap::from([
+            (0, at("iblock_7", "known")),
+            (1, at("iblock_8", "only")),
+            (2, at("iblock_9", "gone")),
+        ]);
+        let tpg = Tpg { luns, ..Tpg::default() };
+        for tpg in [None, Some(&tpg)] {
+            let found = backstores(&machine, tpg).unwrap();
+            let names: Vec<&str> = found.iter().map(|each| each.at.name.as_str()).collect();
+            assert_eq!(names, ["beside", "known", "only"], "{tpg:?}");
+        }
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
     fn the_open_device_and_the_serial_are_read() {
         let info = "Status: ACTIVATED  Max Queue Depth: 128  SectorSize: 512  HwMaxSectors: 16384\n        \
                     iBlock device: zd16  UDEV PATH: /dev/zvol/p/a b  readonly: 0\n        Major: 230 Minor: 16  \
                     CLAIMED: IBLOCK\n";
-        assert_eq!(block_of(info), Some("zd16".to_string()));
+        assert_eq!(block_of(info), Some("zd16"));
+        assert_eq!(open_device(info), Some(("zd16", "/dev/zvol/p/a b")));
         for text in ["", "Status: DEACTIVATED", "iBlock device: "] {
             assert_eq!(block_of(text), None, "{text:?}");
+            assert_eq!(open_device(text), None, "{text:?}");
         }
+        let unnamed = "        iBlock device: zd16  readonly: 0\n";
+        assert_eq!((block_of(unnamed), open_device(unnamed)), (Some("zd16"), None));
         assert_eq!(serial_of("T10 VPD Unit Serial Number: abc"), "abc");
         assert_eq!(serial_of(""), "");
     }

@@ -307,6 +307,12 @@ mod tests {
         machine.replace_file(&path, THEIRS).unwrap();
         let mended = show(&[1, 2]);
         assert!(mended.contains("vm-2") && mended.contains("fileio"));
+        // With a record that says so, even a file that shows nothing is taken as it is.
+        machine.replace_file(&path, THEIRS).unwrap();
+        let luns = BTreeMap::from([(1, lun(1))]);
+        let as_it_is = state(&machine, Some((&tpg, &luns))).unwrap();
+        machine.replace_file(record, &as_it_is).unwrap();
+        assert_eq!(show(&[1]), THEIRS);
         std::fs::remove_dir_all(root).unwrap();
     }
 

@@ -96,14 +96,20 @@ impl Machine {
     /// A file's bytes; `None` if there is no such file.
     pub fn read_bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
         // By a buffer of its own: nearly all files here are attributes, a page at most, and asking for their size and making
-        // room for each costs more than to read them.
+        // room for each costs more than to read them. One read tells all of an attribute that is not a whole page.
+        let is_attribute = path.starts_with("/sys");
         let read = || -> io::Result<Vec<u8>> {
             let mut file = File::open(self.full(path))?;
             let (mut buffer, mut bytes) = ([0; ATTRIBUTE], Vec::new());
             loop {
                 match file.read(&mut buffer) {
                     Ok(0) => return Ok(bytes),
-                    Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                    Ok(count) => {
+                        bytes.extend_from_slice(&buffer[..count]);
+                        if is_attribute && count < ATTRIBUTE {
+                            return Ok(bytes);
+                        }
+                    }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
@@ -127,6 +133,18 @@ impl Machine {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => {
                 Err(Fault::generic(format!("cannot look at {}: {error}", path.display())))
+            }
+        }
+    }
+
+    /// How many folders are in a folder, by its count of links (inode(7)); `None` if there is no such folder, or its file
+    /// system does not count them.
+    pub fn count_folders(&self, folder: &Path) -> Result<Option<u64>, Fault> {
+        match fs::metadata(self.full(folder)) {
+            Ok(folder) => Ok(folder.nlink().checked_sub(2)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => {
+                Err(Fault::generic(format!("cannot look at {}: {error}", folder.display())))
             }
         }
     }

@@ -160,7 +160,12 @@ fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
         }
     }
     datasets.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(datasets)
+    match datasets.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        None => Ok(datasets),
+        Some(pair) => {
+            Err(Fault::generic(format!("\"zfs get\" tells of {:?} in two places", pair[0].name)))
+        }
+    }
 }
 
 /// The device of a zvol, a link that udev makes: spaces in its name become `+`.
@@ -212,6 +217,9 @@ mod tests {
     fn a_strange_row_is_an_error_that_shows_it() {
         let fault = parse_datasets("p/v/a\tguid\t77\n").unwrap_err();
         assert!(fault.reason.contains("\"p/v/a\\tguid\\t77\""), "{}", fault.reason);
+        let apart = "p/v/a\tguid\t77\t-\np/v/b\tguid\t78\t-\np/v/a\ttype\tvolume\t-\n";
+        let fault = parse_datasets(apart).unwrap_err();
+        assert!(fault.reason.contains("\"p/v/a\" in two places"), "{}", fault.reason);
     }
 
     #[test]
