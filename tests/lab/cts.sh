@@ -78,6 +78,6 @@ shift 4
 $choice
 exec unshare --mount --uts bash -c 'hostname exerciser; mount --bind hosts /etc/hosts; exec python3 "\$@"' run \\
     $program --nodes "storage-a storage-b quorum-c" --at-boot 1 --seed "\$seed" --outputfile "\$log" \\
-    "\${choice[@]}"
+    "\${choice[@]}" \$#
 RUN
 chmod 755 run

@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::cache::{self, digest};
 use support::command::{run, stage, timed};
-use support::{debian, recipe};
+use support::recipe::Recipe;
+use support::{cache, debian};
 
 /// Each program of the host with its package.
 const NEEDS: [(&str, &str); 2] = [("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")];
@@ -15,7 +15,7 @@ const BUILD: Duration = Duration::from_secs(1200);
 /// For one command.
 const COMMAND: Duration = Duration::from_secs(300);
 
-/// What enters a command's own world: nothing that it writes outlives it, but what it writes below /work.
+/// What enters a command's own world: nothing that it writes outlives it, but what it writes below /conformance.
 const ENTER: &str = r#"
 set -e
 root=$1 programs=$2 work=$3 top=$4 command=$5
@@ -23,14 +23,14 @@ mount -t tmpfs tmpfs "$top"
 mkdir "$top/upper" "$top/inner" "$top/all"
 mount -t overlay overlay -o "lowerdir=$programs:$root,upperdir=$top/upper,workdir=$top/inner" "$top/all"
 cd "$top/all"
-mkdir -p work
-mount --bind "$work" work
+mkdir conformance
+mount --bind "$work" conformance
 mount -t proc proc proc
 mount -t tmpfs tmpfs dev
 for device in "null 3" "zero 5" "random 8" "urandom 9"; do mknod -m 666 "dev/${device% *}" c 1 "${device#* }"; done
 mkdir -m 1777 dev/shm
 ip link set lo up
-exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 /bin/bash -c "cd /work; $command"
+exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 /bin/bash -c "cd /conformance; $command"
 "#;
 
 /// A release.
@@ -62,7 +62,7 @@ impl Root {
     /// The root of this release, made if it is not there; with the programs as they are built now.
     pub(crate) fn open(release: &str) -> Result<Root> {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        let root = ensure(release, &project.join("tests/conformance/root.sh"))?;
+        let root = ensure(release, project.join("tests/conformance/root.sh"))?;
         let scratch = std::env::temp_dir()
             .join(format!("hasan-conformance-{release}-{}", std::process::id()));
         let [programs, work, top] = ["programs", "work", "top"].map(|name| scratch.join(name));
@@ -89,7 +89,7 @@ impl Root {
         Ok(Said { code: output.status.code().unwrap_or(-1), text: text.into_owned() })
     }
 
-    /// Puts a file where a command finds it: below /work.
+    /// Puts a file where a command finds it: below /conformance.
     pub(crate) fn put(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.work.join(name), text).with_context(|| format!("cannot write {name}"))
     }
@@ -107,13 +107,8 @@ impl Drop for Root {
     }
 }
 
-fn ensure(release: &str, script: &Path) -> Result<PathBuf> {
+fn ensure(release: &str, script: PathBuf) -> Result<PathBuf> {
     let cache = cache::folder("hasan-conformance")?;
-    let folder = cache.join(format!("{release}-{}", digest(&[script.to_path_buf()])?));
-    if !folder.is_dir() {
-        let log = cache.join(format!("{release}.log"));
-        let make = || recipe::make(&folder, script, release, &log, BUILD);
-        stage(&format!("tools of {release}"), make)?;
-    }
-    Ok(folder.join("root"))
+    let recipe = Recipe { cache: &cache, name: release.to_string(), script, release };
+    Ok(recipe.made(BUILD)?.join("root"))
 }

@@ -36,13 +36,13 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
             let metadata = format!("/usr/lib/ocf/resource.d/hasan/{agent} meta-data");
             report.run(
                 root,
-                &format!("{metadata} > /work/described && {lint} < /work/described"),
+                &format!("{metadata} > /conformance/described && {lint} < /conformance/described"),
                 0,
                 &[],
             )?;
             for (what, edit) in SPOILT {
                 let said = root.run(&format!(
-                    "{metadata} | sed '{edit}' > /work/spoilt; {lint} < /work/spoilt"
+                    "{metadata} | sed '{edit}' > /conformance/spoilt; {lint} < /conformance/spoilt"
                 ))?;
                 // 1: not well-formed; 3: not valid by a schema; 4: by a document type. Anything else is no verdict.
                 report.check(

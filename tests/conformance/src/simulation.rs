@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 /// cluster.sh asks a cluster for its configuration and gives one back; here they are files.
 const PCS: &str = r#"#!/bin/bash
 case "$1 $2" in
-    "cluster cib") exec cp /work/empty.xml "$3" ;;
-    "cluster cib-push") exec cp "$3" /work/made.xml ;;
+    "cluster cib") exec cp /conformance/empty.xml "$3" ;;
+    "cluster cib-push") exec cp "$3" /conformance/made.xml ;;
     *) exec /usr/sbin/pcs "$@" ;;
 esac
 "#;
@@ -120,7 +120,7 @@ fn make(root: &Root) -> Result<()> {
     let script = format!(
         "set -e; rm -f *.xml; cibadmin --empty > empty.xml
          CIB_file=empty.xml cibadmin --modify --scope nodes --xml-text \"<nodes>{nodes}</nodes>\"
-         mkdir -p bin; install -m 755 pcs bin/pcs; PATH=/work/bin:$PATH /usr/share/doc/hasan/cluster.sh /work/variables
+         mkdir -p bin; install -m 755 pcs bin/pcs; PATH=/conformance/bin:$PATH /usr/share/doc/hasan/cluster.sh /conformance/variables
          crm_simulate --simulate --xml-file made.xml --save-output up.xml --quorum=true {}",
         up.join(" ")
     );

@@ -1,7 +1,7 @@
 //! CTS, by which Pacemaker's own people test it, over this cluster with its resources: it stops, starts, fences and breaks
 //! members and resources, and looks after each whether Pacemaker did what it should. A client writes all the while.
 
-use crate::faults::{mixed, number, seed};
+use crate::faults::{mixed, number, pick, seed};
 use crate::machine::MACHINES;
 use crate::net::NAMESPACE;
 use crate::scenarios::{judge, written_to};
@@ -12,9 +12,9 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::cache::digest;
 use support::command::{stage, timed};
-use support::{debian, recipe};
+use support::debian;
+use support::recipe::Recipe;
 
 /// Its tests that need nothing that the machines do not have. What a cut link does is our own storm's.
 const TESTS: [&str; 13] = [
@@ -49,7 +49,8 @@ const NEEDS: [(&str, &str); 3] = [
 pub(crate) fn random(lab: &Lab) -> Result<()> {
     let seed = seed()?;
     let count = number("HASAN_ROUNDS")?.unwrap_or(COUNT);
-    let chosen: Vec<&str> = (1..=count).map(|round| test(seed.wrapping_add(round))).collect();
+    let chosen: Vec<&str> =
+        (1..=count).map(|round| *pick(&TESTS, mixed(seed.wrapping_add(round)))).collect();
     let folder = ensure(lab)?;
     let (_, _, writer) = written_to(lab)?;
     stage(&format!("CTS: {}", chosen.join(" ")), || run(lab, &folder, seed, &chosen))?;
@@ -61,22 +62,16 @@ pub(crate) fn random(lab: &Lab) -> Result<()> {
     judge(lab, &writer.stop()?)
 }
 
-fn test(number: u64) -> &'static str {
-    let at = mixed(number) % TESTS.len() as u64;
-    TESTS[usize::try_from(at).unwrap_or_default()]
-}
-
 /// The folder of its program, made if it is not there.
 fn ensure(lab: &Lab) -> Result<PathBuf> {
     debian::install(&NEEDS)?;
-    let script = lab.project.join("tests/lab/cts.sh");
-    let name = format!("cts-{}-{}", lab.release, digest(std::slice::from_ref(&script))?);
-    let folder = lab.cache.join(name);
-    if !folder.is_dir() {
-        let log = lab.cache.join(format!("cts-{}.log", lab.release));
-        stage("CTS", || recipe::make(&folder, &script, &lab.release, &log, BUILD))?;
-    }
-    Ok(folder)
+    let recipe = Recipe {
+        cache: &lab.cache,
+        name: format!("cts-{}", lab.release),
+        script: lab.project.join("tests/lab/cts.sh"),
+        release: &lab.release,
+    };
+    recipe.made(BUILD)
 }
 
 fn run(lab: &Lab, folder: &Path, seed: u64, tests: &[&str]) -> Result<()> {

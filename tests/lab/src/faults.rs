@@ -249,6 +249,11 @@ pub(crate) fn mixed(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
+/// One of all, by a number.
+pub(crate) fn pick<T>(all: &[T], number: u64) -> &T {
+    &all[usize::try_from(number % all.len() as u64).unwrap_or_default()]
+}
+
 /// Up to a minute, by which time the legs are let go.
 fn random_delay() -> Result<Duration> {
     Ok(Duration::from_millis(mixed(seed()?) % 60_000))

@@ -4,9 +4,9 @@ use crate::state::Lab;
 use anyhow::Result;
 use std::path::PathBuf;
 use std::time::Duration;
-use support::cache::digest;
 use support::command::stage;
-use support::{debian, recipe};
+use support::debian;
+use support::recipe::Recipe;
 
 /// Each program with the package that brings it.
 const NEEDS: [(&str, &str); 9] = [
@@ -28,22 +28,19 @@ const ISCSI_BLOCK: &str = "x86_64-linux-gnu/qemu/block-iscsi.so";
 /// The folder of the image: root.qcow2, vmlinuz, initrd, key. Built if it is not there.
 pub(crate) fn ensure(lab: &Lab) -> Result<PathBuf> {
     stage("packages of the host", || debian::install(&NEEDS))?;
-    let image = folder(lab)?;
-    if image.is_dir() {
-        println!("the image is there: {}", image.display());
-        return Ok(image);
-    }
-    let log = lab.cache.join(format!("image-{}.log", lab.release));
-    stage("image", || recipe::make(&image, &script(lab), &lab.release, &log, BUILD))?;
-    Ok(image)
+    recipe(lab).made(BUILD)
 }
 
 /// Where the image is, or will be.
 pub(crate) fn folder(lab: &Lab) -> Result<PathBuf> {
-    let key = digest(&[script(lab)])?;
-    Ok(lab.cache.join(format!("image-{}-{key}", lab.release)))
+    recipe(lab).folder()
 }
 
-fn script(lab: &Lab) -> PathBuf {
-    lab.project.join("tests/lab/image.sh")
+fn recipe(lab: &Lab) -> Recipe<'_> {
+    Recipe {
+        cache: &lab.cache,
+        name: format!("image-{}", lab.release),
+        script: lab.project.join("tests/lab/image.sh"),
+        release: &lab.release,
+    }
 }

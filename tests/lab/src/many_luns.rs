@@ -13,7 +13,7 @@ const COUNTS: [u32; 3] = [15, 300, 1000];
 /// For the programs that need seconds for each LUN.
 const FEW: u32 = 5;
 const ROUNDS: u32 = 3;
-/// What the agent asks `zfs get` for.
+/// What the agent asks `zfs get` for (its `PROPERTIES`), so that what is left of a sync is its own.
 const ROWS: &str = "name,property,value,source";
 const COLUMNS: &str = "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial,hasan:backstore,\
                        hasan:gone,hasan:reservations,hasan:export,hasan:next-lun";
@@ -120,8 +120,8 @@ fn make_zvols(here: &Hand<'_>, count: u32) -> Result<()> {
     let dataset = dataset(count);
     here.run(&format!("zfs create -o volmode=dev {dataset}"))?;
     ssh::put(here.lab, here.node, "/root/make-zvols.py", MAKE.as_bytes())?;
-    let make = format!("python3 /root/make-zvols.py {dataset} {count}");
-    let make = format!("set -e; {UDEV_LATER}; {make}; {UDEV_NOW}");
+    let make =
+        format!("set -e; {UDEV_LATER}; python3 /root/make-zvols.py {dataset} {count}; {UDEV_NOW}");
     ssh::within(here.lab, here.node, timers::CLUSTER * 2, &make)?;
     await_until("all zvols have their devices", timers::CLUSTER * 2, || {
         let there = here.run(&format!("ls /dev/zvol/{dataset} | wc -l"))?;

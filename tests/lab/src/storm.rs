@@ -1,7 +1,7 @@
 //! A storm: what goes wrong in the field, one thing after another, as the seed chooses, while a client writes. After each the
 //! cluster has to become whole again by itself.
 
-use crate::faults::{await_one_half, kill_watch, mixed, number, seed};
+use crate::faults::{await_one_half, kill_watch, mixed, number, pick, seed};
 use crate::load::Writer;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
@@ -71,8 +71,7 @@ pub(crate) fn rounds(lab: &Lab) -> Result<()> {
     let rounds = number("HASAN_ROUNDS")?.unwrap_or(ROUNDS);
     let (mut active, mut standby, mut writer) = written_to(lab)?;
     for round in 1..=rounds {
-        let chance = mixed(seed.wrapping_add(round)) % EVENTS.len() as u64;
-        let (name, event) = EVENTS[usize::try_from(chance)?];
+        let (name, event) = pick(&EVENTS, mixed(seed.wrapping_add(round)));
         stage(&format!("{round} of {rounds}: {name}"), || {
             event(&mut Scene { lab, active, standby, writer: &mut writer })?;
             active = whole(lab)?;
