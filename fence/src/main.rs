@@ -18,6 +18,7 @@ mod plug;
 mod port9999;
 mod secret;
 mod settings;
+mod table;
 mod tls;
 
 use action::Action;

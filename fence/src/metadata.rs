@@ -1,7 +1,7 @@
 //! The metadata document, made of the table of options. The order of its elements is that of
 //! `metadata.rng` of fence-agents.
 
-use crate::options::{Kind, Opt, TABLE};
+use crate::table::{Kind, Opt, TABLE};
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use std::io;

@@ -1,0 +1,95 @@
+use super::*;
+use hasan::zfs::{Scan, Vdev};
+use std::path::Path;
+
+/// A look at a pool of two legs that are well, which has ended.
+fn pool_seen_well() -> Pool {
+    let vdev = |name: &str| Vdev {
+        name: name.to_string(),
+        was: None,
+        state: "ONLINE".to_string(),
+        errors: 0,
+        wrong: 0,
+        resilvering: false,
+    };
+    let vdevs = vec![vdev("a1"), vdev("b1")];
+    let status = Status { scan: Scan::Other, resilvered: None, vdevs };
+    let seen = Seen { status, foreign: BTreeSet::new() };
+    let machine = Machine::local(Instant::now());
+    let seen = Aside::begin(&machine, |_| Ok(seen));
+    Pool { unwell: true, look: Some(Look { seen, here: Some(other()) }), ..Pool::default() }
+}
+
+fn other() -> BTreeSet<Leg> {
+    BTreeSet::from([Leg::new("b1").unwrap()])
+}
+
+/// Lets a pool take up what goes on beside the watch, on a machine that has no program: whoever asks the cluster fails.
+fn attend(pool: &mut Pool, here: Option<&BTreeSet<Leg>>) -> Result<(), Fault> {
+    let mut backend = Backend::default();
+    backend.legs.insert(Leg::new("a1").unwrap(), Default::default());
+    backend.peer.legs = other().into_iter().collect();
+    let machine = Machine::recorded(Path::new("/nonexistent"));
+    let mut result = Ok(());
+    machine.await_condition(Duration::from_secs(9), || {
+        result = pool.attend(&machine, &backend, "p", here);
+        Ok(pool.look.is_none())
+    })?;
+    result
+}
+
+#[test]
+fn marks_are_removed_only_after_a_look_that_is_still_true() {
+    let asked =
+        |result: Result<(), Fault>| result.is_err_and(|fault| fault.reason.contains("cibadmin"));
+    let mut pool = pool_seen_well();
+    assert!(asked(attend(&mut pool, Some(&other()))));
+    let mut pool = pool_seen_well();
+    pool.news = true;
+    assert!(attend(&mut pool, Some(&other())).is_ok());
+    for (then, now) in [(Some(other()), None), (None, Some(other()))] {
+        let mut pool = pool_seen_well();
+        pool.look.as_mut().unwrap().here = then;
+        assert!(attend(&mut pool, now.as_ref()).is_ok());
+    }
+}
+
+#[test]
+fn a_look_is_not_believed_when_a_leg_is_let_go_meanwhile() {
+    let mut pool = pool_seen_well();
+    assert!(!pool.needs_look(None));
+    pool.disbelieve();
+    assert!(pool.look.is_none() && pool.needs_look(None));
+}
+
+#[test]
+fn a_pool_that_has_left_is_forgotten() {
+    let machine = Machine::recorded(Path::new("/nonexistent"));
+    let mut care = Care::default();
+    for name in ["here", "gone"] {
+        care.pools.insert(name.to_string(), pool_seen_well());
+    }
+    care.forget_all_but(&machine, &[("here".to_string(), PoolState::Online)]);
+    assert_eq!(care.pools.keys().collect::<Vec<_>>(), ["here"]);
+}
+
+#[test]
+fn errors_and_changes_are_news() {
+    for (line, want) in [
+        ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.io", true),
+        ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.checksum", true),
+        ("Nov 21 2026 13:00:00.1\tresource.fs.zfs.statechange", true),
+        ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.delay", false),
+        ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.history_event", false),
+    ] {
+        assert_eq!(is_news(line), want, "{line}");
+    }
+}
+
+#[test]
+fn a_new_disk_is_named_with_the_command() {
+    assert!(
+        advice("p", &BTreeSet::from(["b1", "b2"].map(str::to_string)))
+            .ends_with(": zpool replace p b1")
+    );
+}
