@@ -1,5 +1,6 @@
-//! `stonith_admin`, and where Pacemaker has it without a cluster, its fencer, which drives `fence_smartplug` against a plug.
+//! `stonith_admin`, and Pacemaker's fencer, which drives `fence_smartplug` against a plug.
 
+use crate::node::CLUSTER;
 use crate::report::Report;
 use crate::root::Root;
 use anyhow::Result;
@@ -28,25 +29,20 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
         ),
     ];
     report.run_each(root, &cases)?;
-    let mut reports = vec![report];
-    // 3.0 has no fencer without a cluster, though its help speaks of one.
-    if root.run("stonith_admin --version")?.text.starts_with("Pacemaker 2.") {
-        reports.push(fencer(root)?);
-    }
-    Ok(reports)
+    Ok(vec![report, fencer(root)?])
 }
 
 fn fencer(root: &Root) -> Result<Report> {
-    let version = "/usr/lib/pacemaker/pacemaker-fenced --version";
-    let mut report = Report::of(root, "pacemaker-fenced of", version)?;
+    let mut report = Report::of(root, "pacemaker-fenced of", "pacemakerd --version")?;
     root.put("plug.py", PLUG)?;
+    root.put("cluster.sh", CLUSTER)?;
     // All of it in one world: the fencer lives as long as its command.
     let script = format!(
-        "python3 plug.py > plug.log 2>&1 & plug=$!
-         /usr/lib/pacemaker/pacemaker-fenced --stand-alone --logfile fenced.log > /dev/null 2>&1 &
+        ". ./cluster.sh
+         python3 plug.py > plug.log 2>&1 & plug=$!
          say() {{ echo \"$1: $(\"${{@:2}}\" > said 2>&1; echo $?)\"; }}
          relay() {{ python3 -c 'import urllib.request; print(\"relay:\", urllib.request.urlopen(\"http://127.0.0.1:8080/\").read().decode())'; }}
-         for i in $(seq 100); do relay > /dev/null 2>&1 && stonith_admin --list-registered > /dev/null 2>&1 && break; sleep 0.1; done
+         for i in $(seq 100); do relay > /dev/null 2>&1 && break; sleep 0.1; done
          say register stonith_admin --register plug --agent fence_smartplug {DEVICE}
          say query stonith_admin --query plug
          say list stonith_admin --list storage-a
@@ -56,7 +52,7 @@ fn fencer(root: &Root) -> Result<Report> {
          say stranger stonith_admin --fence storage-x --timeout 10
          kill $plug
          say gone stonith_admin --fence storage-a --timeout 20
-         grep -c 'it takes no connection' fenced.log"
+         grep -c 'it takes no connection' pacemaker.log"
     );
     let said = root.run(&script)?;
     let lines: Vec<&str> = said.text.lines().collect();

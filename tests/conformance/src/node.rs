@@ -7,7 +7,9 @@ use crate::root::Root;
 use anyhow::{Result, ensure};
 use std::fmt::Write;
 
-/// The cluster's life.
+/// The cluster.
+pub(crate) const CLUSTER: &str = include_str!("../cluster.sh");
+/// What happens in it.
 const SCRIPT: &str = include_str!("../one_node.sh");
 /// An agent that ends as its parameters say.
 const SAYS: &str = include_str!("../says");
@@ -77,6 +79,7 @@ const OURS: [(&str, u32, &str); 5] = [
 pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
     let mut report = Report::of(root, "pacemakerd of", "pacemakerd --version")?;
     for (name, text) in [
+        ("cluster.sh", CLUSTER),
         ("says", SAYS),
         ("one_node.sh", SCRIPT),
         ("backend.conf", BACKEND),
