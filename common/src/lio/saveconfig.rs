@@ -38,28 +38,31 @@ pub fn show(
     group: Option<(&Tpg, &BTreeMap<u64, Saved>)>,
     is_ours: impl Fn(&Path) -> bool,
 ) -> Result<(), Fault> {
-    // With a thousand LUNs the file is long, and each sync would read it: that nothing was to be changed is kept, until
-    // the LUNs or the file are others.
+    // With a thousand LUNs the file is long, and each sync would read it: what it shows is kept, until the LUNs or the file
+    // are others.
     let record = Path::new("/run/hasan").join(format!("shown.{}.{}", name.iqn, name.tag));
-    let before = state(machine, group)?;
-    if machine.read(&record)?.as_ref() == Some(&before) {
+    let shown = format!("{:x}", digest(group));
+    let mut stamps = stamps(machine)?;
+    if machine.read(&record)? == Some(record_of(&shown, &stamps)) {
         return Ok(());
     }
-    change(machine, |text| merge(text, name, group, &is_ours))?;
-    if state(machine, group)? == before {
-        machine.replace_file(&record, &before)?;
+    for (folder, stamp) in FOLDERS.iter().zip(&mut stamps) {
+        let written = change(machine, Path::new(folder), |text| merge(text, name, group, &is_ours));
+        // Of a file that is not written the stamp from before it was read stays: what somebody changes meanwhile is seen by
+        // the next sync.
+        *stamp = written?.unwrap_or_else(|| stamp.clone());
     }
-    Ok(())
+    machine.replace_file(&record, &record_of(&shown, &stamps))
 }
 
-/// What there is to show, and the files as they are.
-fn state(machine: &Machine, group: Option<(&Tpg, &BTreeMap<u64, Saved>)>) -> Result<String, Fault> {
-    let mut text = format!("{:x}", digest(group));
-    for folder in FOLDERS {
-        let stamp = machine.stamp(&file(Path::new(folder)))?.unwrap_or_default();
-        text += &format!("; {stamp}");
-    }
-    Ok(text)
+/// The stamp of the file in each folder.
+fn stamps(machine: &Machine) -> Result<Vec<String>, Fault> {
+    let stamp = |folder| Ok(machine.stamp(&file(Path::new(folder)))?.unwrap_or_default());
+    FOLDERS.into_iter().map(stamp).collect()
+}
+
+fn record_of(shown: &str, stamps: &[String]) -> String {
+    format!("{shown}; {}", stamps.join("; "))
 }
 
 /// Tells what is to be shown from something else. The passwords are no part of it.
@@ -78,23 +81,29 @@ fn file(folder: &Path) -> PathBuf {
 /// Takes every backstore over such a device out of the file, with the groups that lead to them: for a boot, before
 /// anything is restored.
 pub fn strip(machine: &Machine, is_ours: impl Fn(&Path) -> bool) -> Result<(), Fault> {
-    change(machine, |text| without(text, &is_ours))
-}
-
-fn change(machine: &Machine, change: impl Fn(&str) -> Result<String, String>) -> Result<(), Fault> {
-    for folder in FOLDERS.map(Path::new) {
-        if !machine.exists(folder) {
-            continue;
-        }
-        let path = file(folder);
-        let before = machine.read(&path)?.unwrap_or_default();
-        let wrong = |why| Fault::generic(format!("cannot read {}: {why}", path.display()));
-        let after = change(&before).map_err(wrong)?;
-        if after != before {
-            machine.replace_file(&path, &after)?;
-        }
+    for folder in FOLDERS {
+        change(machine, Path::new(folder), |text| without(text, &is_ours))?;
     }
     Ok(())
+}
+
+/// Changes the file in a folder, if there is the folder; returns the stamp of the file that it has written.
+fn change(
+    machine: &Machine,
+    folder: &Path,
+    change: impl Fn(&str) -> Result<String, String>,
+) -> Result<Option<String>, Fault> {
+    if !machine.exists(folder) {
+        return Ok(None);
+    }
+    let path = file(folder);
+    let before = machine.read(&path)?.unwrap_or_default();
+    let wrong = |why| Fault::generic(format!("cannot read {}: {why}", path.display()));
+    let after = change(&before).map_err(wrong)?;
+    if after == before {
+        return Ok(None);
+    }
+    machine.replace_stamped(&path, &after).map(Some)
 }
 
 fn merge(
@@ -299,10 +308,9 @@ mod tests {
         let record = Path::new("/run/hasan/shown.iqn.2025-01.lab.home:ours.1");
         let one = show(&[1]);
         assert!(one.contains("vm-1"));
-        assert!(!machine.exists(record), "the file was changed: it is read once more");
+        let kept = machine.read(record).unwrap();
         assert_eq!(show(&[1]), one);
-        assert!(machine.exists(record));
-        assert_eq!(show(&[1]), one);
+        assert_eq!(machine.read(record).unwrap(), kept, "nothing has changed");
         assert!(show(&[1, 2]).contains("vm-2"));
         machine.replace_file(&path, THEIRS).unwrap();
         let mended = show(&[1, 2]);
@@ -310,7 +318,8 @@ mod tests {
         // With a record that says so, even a file that shows nothing is taken as it is.
         machine.replace_file(&path, THEIRS).unwrap();
         let luns = BTreeMap::from([(1, lun(1))]);
-        let as_it_is = state(&machine, Some((&tpg, &luns))).unwrap();
+        let shown = format!("{:x}", digest(Some((&tpg, &luns))));
+        let as_it_is = record_of(&shown, &stamps(&machine).unwrap());
         machine.replace_file(record, &as_it_is).unwrap();
         assert_eq!(show(&[1]), THEIRS);
         std::fs::remove_dir_all(root).unwrap();

@@ -14,7 +14,7 @@ pub use program::{Answer, Follow};
 use crate::ocf::Fault;
 use nix::fcntl::OFlag;
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -126,10 +126,7 @@ impl Machine {
     /// no such file.
     pub fn stamp(&self, path: &Path) -> Result<Option<String>, Fault> {
         match fs::metadata(self.full(path)) {
-            Ok(file) => {
-                let (seconds, rest) = (file.mtime(), file.mtime_nsec());
-                Ok(Some(format!("{} {} {seconds}.{rest}", file.ino(), file.len())))
-            }
+            Ok(file) => Ok(Some(stamp_of(&file))),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => {
                 Err(Fault::generic(format!("cannot look at {}: {error}", path.display())))
@@ -244,8 +241,13 @@ impl Machine {
 
     /// Replaces a small file of ours at once, readable by root only; makes its folder if need be.
     pub fn replace_file(&self, path: &Path, text: &str) -> Result<(), Fault> {
+        self.replace_stamped(path, text).map(|_| ())
+    }
+
+    /// As [`Machine::replace_file`]; returns the stamp of the new file, as it was before anybody else could see it.
+    pub fn replace_stamped(&self, path: &Path, text: &str) -> Result<String, Fault> {
         let full = self.full(path);
-        let replace = || -> io::Result<()> {
+        let replace = || -> io::Result<String> {
             let folder = full.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(folder)?;
             let new = full.with_extension("new");
@@ -256,7 +258,9 @@ impl Machine {
                 .mode(0o600)
                 .open(&new)?;
             file.write_all(text.as_bytes())?;
-            fs::rename(&new, &full)
+            let stamp = stamp_of(&file.metadata()?);
+            fs::rename(&new, &full)?;
+            Ok(stamp)
         };
         replace()
             .map_err(|error| Fault::generic(format!("cannot write {}: {error}", path.display())))
@@ -348,6 +352,10 @@ impl Machine {
             let _ = writeln!(io::stdout(), "{text}");
         }
     }
+}
+
+fn stamp_of(file: &Metadata) -> String {
+    format!("{} {} {}.{}", file.ino(), file.len(), file.mtime(), file.mtime_nsec())
 }
 
 fn is_absent(error: &io::Error) -> bool {
