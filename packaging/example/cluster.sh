@@ -32,13 +32,14 @@ TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on b
 # Initiators: iSCSI names separated by commas, or "any" for generate_node_acls (Proxmox ZFS over iSCSI).
 VLANS=("hypervisor 1 $POOL/iscsi/hypervisor 10.40.40.10 24 hyp any")
 
-# The fence device of each storage node. It must be able to cut the power of that node without its help. With a smart plug
-# (fence_smartplug.md), for each node:
+# The fence device of each node. It must be able to cut the power of that node without its help. The quorum node needs one,
+# too: while a node is lost that nobody can fence, Pacemaker starts nothing on any node, so that no pool could move. With a
+# smart plug (fence_smartplug.md), for each node:
 #   P stonith create "fence-$NODE_A" fence_smartplug type=… ip=… plug=… password_file=… pcmk_host_list="$NODE_A" \
 #       op monitor interval=60s
 #   P constraint location "fence-$NODE_A" avoids "$NODE_A"
 make_stonith() {
-    echo "fill in make_stonith: one fence device for each storage node" >&2
+    echo "fill in make_stonith: one fence device for each node" >&2
     return 1
 }
 # Seconds for operations; slow machines need more.
@@ -89,6 +90,11 @@ make_resources() {
     # A refusal is tried again when things have healed; nothing moves back by itself.
     P resource defaults update resource-stickiness=200 failure-timeout=120s migration-threshold=3
     make_stonith
+    local node
+    for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
+        grep -qE "name=\"pcmk_host_(list|map)\" value=\"[^\"]*$node" "$CIB" ||
+            echo "Warning: no fence device has $node in pcmk_host_list: while $node is lost, nothing starts anywhere" >&2
+    done
 
     P resource create zfs-pool ocf:hasan:zfs-pool pool="$POOL" \
         op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \

@@ -15,7 +15,7 @@ esac
 const VARIABLES: &str = r#"
 CLUSTER_EXISTS=yes
 make_stonith() {
-    for node in "$NODE_A" "$NODE_B"; do
+    for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
         P stonith create "fence-$node" fence_smartplug type=shelly2 ip=192.0.2.1 pcmk_host_list="$node"
         P constraint location "fence-$node" avoids "$node"
     done
@@ -125,7 +125,15 @@ fn make(root: &Root) -> Result<()> {
         up.join(" ")
     );
     let said = root.run(&script)?;
-    ensure!(said.code == 0, "the example's cluster cannot be made: {}", said.text);
+    let is_made = said.code == 0 && !said.text.contains("no fence device has");
+    ensure!(is_made, "the example's cluster cannot be made: {}", said.text);
+    // The one that nobody can fence is named.
+    let without = script.replace("/conformance/variables", "/conformance/without");
+    root.put("without", &VARIABLES.replace(" \"$QUORUM\"", ""))?;
+    let said = root.run(&without.replace("up.xml", "other.xml"))?;
+    let is_told = said.text.matches("no fence device has").count() == 1
+        && said.text.contains("no fence device has quorum-c in pcmk_host_list");
+    ensure!(is_told, "the quorum node has no fence device, and nobody says so: {}", said.text);
     Ok(())
 }
 

@@ -44,10 +44,11 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 17] = [
+const MORE: [Check; 18] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
+    ("the pool moves while the third voter is lost", faults::moves_without_quorum_node),
     ("a frozen node wakes up", fences::frozen),
     ("a second plug where the first does not obey", fences::second_plug),
     ("a leg is damaged in silence", scenarios::silent_damage),

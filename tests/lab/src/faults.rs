@@ -64,6 +64,31 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// The third voter is lost for good. It was fenced, so that what runs can be started elsewhere.
+pub(crate) fn moves_without_quorum_node(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    stage("the third voter goes, and stays off", || {
+        plug::damage(lab, quorum, plug::Fault::StaysOff)?;
+        machine::kill(lab, quorum)?;
+        let lost = format!("crm_node --partition | grep -v {}", quorum.name);
+        await_until("it is known", timers::CLUSTER, || ssh::run(lab, active, &lost).map(|_| ()))?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("the pool moves to {}", standby.name), || {
+        cluster::move_away(lab, active, standby)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("the third voter is back, nothing moves", || {
+        plug::mend(lab, quorum, plug::Fault::StaysOff)?;
+        machine::boot(lab, quorum)?;
+        ssh::await_one(lab, quorum)?;
+        cluster::await_placed(lab, quorum, Some(standby.name))?;
+        writer.await_more(BLOCKS)
+    })?;
+    judge(lab, &writer.stop()?)
+}
+
 /// The third voter goes, and the active node goes on. Then the standby goes too: nobody may decide anything, nothing is
 /// acknowledged, and when the third voter is back the cluster serves again.
 pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
@@ -76,6 +101,7 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
         })
     };
     stage("the third voter goes, the active node goes on", || {
+        plug::damage(lab, quorum, plug::Fault::StaysOff)?;
         machine::kill(lab, quorum)?;
         let lost = format!("crm_node --partition | grep -v {}", quorum.name);
         await_until("it is known", timers::CLUSTER, || ssh::run(lab, active, &lost).map(|_| ()))?;
@@ -98,6 +124,7 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
         Ok(())
     })?;
     stage("the third voter is back, the cluster serves", || {
+        plug::mend(lab, quorum, plug::Fault::StaysOff)?;
         machine::boot(lab, quorum)?;
         ssh::await_one(lab, quorum)?;
         cluster::await_placed(lab, quorum, None)?;

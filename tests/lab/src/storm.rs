@@ -40,10 +40,7 @@ const EVENTS: [Event; 10] = [
     }),
     ("the third voter dies", |scene| {
         let quorum = Machine::named("quorum-c")?;
-        machine::kill(scene.lab, quorum)?;
-        scene.writer.await_more(BLOCKS)?;
-        machine::boot(scene.lab, quorum)?;
-        ssh::await_one(scene.lab, quorum)
+        fenced(scene.lab, quorum, || machine::kill(scene.lab, quorum))
     }),
     ("the storage link is cut for a while", |scene| {
         net::connect("stor", scene.standby.id, false)?;

@@ -1,5 +1,5 @@
-//! The plugs: a daemon on the management network whose relays are the machines' power. Each storage node has one, of a
-//! family of its own, and a second one behind it, which always obeys. Each has an address of its own.
+//! The plugs: a daemon on the management network whose relays are the machines' power. Each node has one, the storage nodes of
+//! a family of their own, with a second one behind it, which always obeys. Each has an address of its own.
 
 mod kasa;
 mod tasmota;
@@ -29,9 +29,10 @@ struct Plug {
 }
 
 /// All of them; cluster.vars names the first of each machine.
-const PLUGS: [Plug; 4] = [
+const PLUGS: [Plug; 5] = [
     plug("storage-a", "10.20.20.251", 80, tasmota::converse, false),
     plug("storage-b", "10.20.20.252", 9999, kasa::converse, false),
+    plug("quorum-c", "10.20.20.248", 9999, kasa::converse, false),
     plug("storage-a", "10.20.20.249", 9999, kasa::converse, true),
     plug("storage-b", "10.20.20.250", 9999, kasa::converse, true),
 ];
@@ -200,7 +201,7 @@ pub(crate) fn check_fencings(lab: &Lab) -> Result<()> {
     let ask = "stonith_admin --history '*' --output-as=xml";
     let history = ssh::run(lab, Machine::named("quorum-c")?, ask)?;
     let log = fs::read_to_string(log(lab)).unwrap_or_default();
-    for node in &MACHINES[..2] {
+    for node in &MACHINES[..3] {
         let (done, cut) = compare(node.name, &history, &log)?;
         println!("{}: {done} fencings, its power was cut {cut} times", node.name);
     }
