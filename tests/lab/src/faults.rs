@@ -64,15 +64,36 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
     judge(lab, &acks)
 }
 
+/// A machine loses its power for good, as a node that goes on sees it.
+fn lose(lab: &Lab, machine: &Machine, seen_by: &Machine) -> Result<()> {
+    plug::damage(lab, machine, plug::Fault::StaysOff)?;
+    machine::kill(lab, machine)?;
+    let lost = format!("crm_node --partition | grep -v {}", machine.name);
+    await_until("it is known", timers::CLUSTER, || ssh::run(lab, seen_by, &lost).map(|_| ()))
+}
+
+/// It has power again after all.
+fn bring_back(lab: &Lab, machine: &Machine) -> Result<()> {
+    plug::mend(lab, machine, plug::Fault::StaysOff)?;
+    machine::boot(lab, machine)?;
+    ssh::await_one(lab, machine)
+}
+
+/// Waits until a node's watch has said so often that it could not write the mark.
+fn await_refusals(lab: &Lab, node: &Machine, count: u32) -> Result<()> {
+    let refused = "journalctl -o cat -u hasan-backend-watch | grep -c 'the cluster has no quorum'";
+    await_until(&format!("the mark is refused, {count}"), timers::CLUSTER, || {
+        let found = ssh::run(lab, node, refused)?;
+        if found.trim().parse::<u32>()? >= count { Ok(()) } else { bail!(found) }
+    })
+}
+
 /// The third voter is lost for good. It was fenced, so that what runs can be started elsewhere.
 pub(crate) fn moves_without_quorum_node(lab: &Lab) -> Result<()> {
     let (active, standby, mut writer) = written_to(lab)?;
     let quorum = Machine::named("quorum-c")?;
     stage("the third voter goes, and stays off", || {
-        plug::damage(lab, quorum, plug::Fault::StaysOff)?;
-        machine::kill(lab, quorum)?;
-        let lost = format!("crm_node --partition | grep -v {}", quorum.name);
-        await_until("it is known", timers::CLUSTER, || ssh::run(lab, active, &lost).map(|_| ()))?;
+        lose(lab, quorum, active)?;
         writer.await_more(BLOCKS)
     })?;
     stage(&format!("the pool moves to {}", standby.name), || {
@@ -80,9 +101,7 @@ pub(crate) fn moves_without_quorum_node(lab: &Lab) -> Result<()> {
         writer.await_more(BLOCKS)
     })?;
     stage("the third voter is back, nothing moves", || {
-        plug::mend(lab, quorum, plug::Fault::StaysOff)?;
-        machine::boot(lab, quorum)?;
-        ssh::await_one(lab, quorum)?;
+        bring_back(lab, quorum)?;
         cluster::await_placed(lab, quorum, Some(standby.name))?;
         writer.await_more(BLOCKS)
     })?;
@@ -101,10 +120,7 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
         })
     };
     stage("the third voter goes, the active node goes on", || {
-        plug::damage(lab, quorum, plug::Fault::StaysOff)?;
-        machine::kill(lab, quorum)?;
-        let lost = format!("crm_node --partition | grep -v {}", quorum.name);
-        await_until("it is known", timers::CLUSTER, || ssh::run(lab, active, &lost).map(|_| ()))?;
+        lose(lab, quorum, active)?;
         is_quorate(true)?;
         writer.await_more(BLOCKS)
     })?;
@@ -112,21 +128,17 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
         machine::kill(lab, standby)?;
         is_quorate(false)?;
         let acknowledged = writer.acks().count;
-        // The watch asks for the mark again and again, and says so once. Pacemaker would take it on a node that has lost all
-        // others.
-        let refused =
-            "journalctl -o cat -u hasan-backend-watch | grep -q 'the cluster has no quorum'";
-        await_until("the mark is refused", timers::CLUSTER, || {
-            ssh::run(lab, active, refused).map(|_| ())
-        })?;
+        // A watch says so once, though it asks for the mark again and again; the next watch says it anew. Pacemaker would take
+        // the mark on a node that has lost all others.
+        await_refusals(lab, active, 1)?;
+        kill_watch(lab, active)?;
+        await_refusals(lab, active, 2)?;
         let more = writer.acks().count - acknowledged;
         ensure!(more == 0, "{more} blocks were acknowledged with one leg, and no mark");
         Ok(())
     })?;
     stage("the third voter is back, the cluster serves", || {
-        plug::mend(lab, quorum, plug::Fault::StaysOff)?;
-        machine::boot(lab, quorum)?;
-        ssh::await_one(lab, quorum)?;
+        bring_back(lab, quorum)?;
         cluster::await_placed(lab, quorum, None)?;
         writer.await_more(BLOCKS)
     })?;
