@@ -19,8 +19,7 @@ struct Actual {
 }
 
 fn observe(machine: &Machine, backend: &Backend) -> Result<Actual, Fault> {
-    let tpg = lio::tpg(machine, &group(backend))?;
-    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    let (tpg, backstores) = lio::observe(machine, &group(backend))?;
     Ok(Actual { maps: legs::observe(machine)?, tpg, backstores })
 }
 

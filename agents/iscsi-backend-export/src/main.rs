@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn idle(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let ours = ours(machine, path)?;
     let is_ours = |each: &Backstore| ours.iter().any(|place| each.device.starts_with(place));
-    match lio::backstores(machine, None)?.iter().find(|each| is_ours(each)) {
+    match lio::backstores(machine)?.iter().find(|each| is_ours(each)) {
         None => Ok(()),
         Some(one) => Err(Fault::generic(format!(
             "the targets of targetcli's configuration are not restored: that would clear the backstore {} over {}",

@@ -41,8 +41,7 @@ pub(crate) fn observe(
     config: &Config,
     datasets: Vec<Dataset>,
 ) -> Result<Actual, Fault> {
-    let tpg = lio::tpg(machine, &config.tpg)?;
-    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    let (tpg, backstores) = lio::observe(machine, &config.tpg)?;
     Ok(Actual {
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
         tpg,
@@ -59,8 +58,7 @@ pub(crate) fn observe_again(
     config: &Config,
     before: Actual,
 ) -> Result<Actual, Fault> {
-    let tpg = lio::tpg(machine, &config.tpg)?;
-    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    let (tpg, backstores) = lio::observe(machine, &config.tpg)?;
     Ok(Actual { tpg, backstores, ..before })
 }
 
@@ -122,8 +120,7 @@ pub(crate) fn changed_reservations(
     if kept.is_empty() && lio::reservations::serials(machine)?.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let tpg = lio::tpg(machine, name)?;
-    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    let (tpg, backstores) = lio::observe(machine, name)?;
     let now = reservations(machine, tpg.as_ref(), &backstores)?;
     Ok(changes(&kept, &now))
 }

@@ -23,8 +23,7 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
             || each.is_half_made()
     };
     let plan = || -> Result<Vec<Step>, Fault> {
-        let tpg = lio::tpg(machine, name)?;
-        let backstores = lio::backstores(machine, tpg.as_ref())?;
+        let (tpg, backstores) = lio::observe(machine, name)?;
         let mut steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
         if lio::is_target_empty(machine, name)? {
             steps.push(Step::RemoveTarget(name.clone()));
@@ -45,7 +44,7 @@ fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
     if changed.is_empty() {
         return Ok(());
     }
-    for backstore in lio::backstores(machine, None)? {
+    for backstore in lio::backstores(machine)? {
         let Some(line) = changed.get(&backstore.serial) else { continue };
         let Some(zvol) = zfs::zvol_of(&backstore.device) else { continue };
         match line.as_str() {
@@ -62,8 +61,7 @@ pub(crate) fn state(
     dataset: &str,
     is_imported: bool,
 ) -> Outcome {
-    let tpg = lio::tpg(machine, name)?;
-    let backstores = lio::backstores(machine, tpg.as_ref())?;
+    let (tpg, backstores) = lio::observe(machine, name)?;
     decide_state(tpg.as_ref(), &backstores, dataset, is_imported)
 }
 

@@ -92,7 +92,7 @@ fn backstores(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec
         each.block.as_ref().is_some_and(|block| is_zvol(&Path::new("/dev").join(block)))
     };
     let is_held = |each: &lio::Backstore| is_zvol(&each.device) || open(each);
-    let held = lio::backstores(machine, None)?.into_iter().filter(is_held);
+    let held = lio::backstores(machine)?.into_iter().filter(is_held);
     Ok(held.map(|each| format!("the LIO backstore {}", each.at.name)).collect())
 }
 

@@ -143,9 +143,21 @@ fn backstore_name(target: &Path) -> Option<BackstoreName> {
     Some(BackstoreName { hba, name })
 }
 
-/// All block backstores of the machine, whoever made them. To list a folder costs as much as all other looks at a backstore:
-/// those that the LUNs of the group lead to are known by name, and it is left out where there is nothing else.
-pub fn backstores(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backstore>, Fault> {
+/// A group, `None` if there is none, and all block backstores of the machine.
+pub fn observe(machine: &Machine, name: &TpgName) -> Result<(Option<Tpg>, Vec<Backstore>), Fault> {
+    let tpg = tpg(machine, name)?;
+    let backstores = backstores_beside(machine, tpg.as_ref())?;
+    Ok((tpg, backstores))
+}
+
+/// All block backstores of the machine, whoever made them.
+pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
+    backstores_beside(machine, None)
+}
+
+/// To list a folder costs as much as all other looks at a backstore: those that the LUNs of the group lead to are known by
+/// name, and it is left out where there is nothing else.
+fn backstores_beside(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backstore>, Fault> {
     let led_to = tpg.into_iter().flat_map(|tpg| tpg.luns.values().flatten());
     let known: BTreeMap<&str, &str> =
         led_to.map(|at| (at.hba.as_str(), at.name.as_str())).collect();
@@ -224,7 +236,7 @@ mod tests {
         ]);
         let tpg = Tpg { luns, ..Tpg::default() };
         for tpg in [None, Some(&tpg)] {
-            let found = backstores(&machine, tpg).unwrap();
+            let found = backstores_beside(&machine, tpg).unwrap();
             let names: Vec<&str> = found.iter().map(|each| each.at.name.as_str()).collect();
             assert_eq!(names, ["beside", "known", "only"], "{tpg:?}");
         }

@@ -41,9 +41,9 @@ pub fn show(
     // With a thousand LUNs the file is long, and each sync would read it: what it shows is kept, until the LUNs or the file
     // are others.
     let record = Path::new("/run/hasan").join(format!("shown.{}.{}", name.iqn, name.tag));
-    let shown = format!("{:x}", digest(group));
+    let shown = digest(group);
     let mut stamps = stamps(machine)?;
-    if machine.read(&record)? == Some(record_of(&shown, &stamps)) {
+    if machine.read(&record)? == Some(record_of(shown, &stamps)) {
         return Ok(());
     }
     for (folder, stamp) in FOLDERS.iter().zip(&mut stamps) {
@@ -52,7 +52,7 @@ pub fn show(
         // the next sync.
         *stamp = written?.unwrap_or_else(|| stamp.clone());
     }
-    machine.replace_file(&record, &record_of(&shown, &stamps))
+    machine.replace_file(&record, &record_of(shown, &stamps))
 }
 
 /// The stamp of the file in each folder.
@@ -61,8 +61,8 @@ fn stamps(machine: &Machine) -> Result<Vec<String>, Fault> {
     FOLDERS.into_iter().map(stamp).collect()
 }
 
-fn record_of(shown: &str, stamps: &[String]) -> String {
-    format!("{shown}; {}", stamps.join("; "))
+fn record_of(shown: u64, stamps: &[String]) -> String {
+    format!("{shown:x}; {}", stamps.join("; "))
 }
 
 /// Tells what is to be shown from something else. The passwords are no part of it.
@@ -318,8 +318,8 @@ mod tests {
         // With a record that says so, even a file that shows nothing is taken as it is.
         machine.replace_file(&path, THEIRS).unwrap();
         let luns = BTreeMap::from([(1, lun(1))]);
-        let shown = format!("{:x}", digest(Some((&tpg, &luns))));
-        let as_it_is = record_of(&shown, &stamps(&machine).unwrap());
+        let shown = digest(Some((&tpg, &luns)));
+        let as_it_is = record_of(shown, &stamps(&machine).unwrap());
         machine.replace_file(record, &as_it_is).unwrap();
         assert_eq!(show(&[1]), THEIRS);
         std::fs::remove_dir_all(root).unwrap();

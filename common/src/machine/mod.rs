@@ -125,23 +125,21 @@ impl Machine {
     /// What tells whether a file is still the one that it was: inode, size and time of its last change; `None` if there is
     /// no such file.
     pub fn stamp(&self, path: &Path) -> Result<Option<String>, Fault> {
-        match fs::metadata(self.full(path)) {
-            Ok(file) => Ok(Some(stamp_of(&file))),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => {
-                Err(Fault::generic(format!("cannot look at {}: {error}", path.display())))
-            }
-        }
+        Ok(self.metadata(path)?.as_ref().map(stamp_of))
     }
 
     /// How many folders are in a folder, by its count of links (inode(7)); `None` if there is no such folder, or its file
     /// system does not count them.
     pub fn count_folders(&self, folder: &Path) -> Result<Option<u64>, Fault> {
-        match fs::metadata(self.full(folder)) {
-            Ok(folder) => Ok(folder.nlink().checked_sub(2)),
+        Ok(self.metadata(folder)?.and_then(|folder| folder.nlink().checked_sub(2)))
+    }
+
+    fn metadata(&self, path: &Path) -> Result<Option<Metadata>, Fault> {
+        match fs::metadata(self.full(path)) {
+            Ok(metadata) => Ok(Some(metadata)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => {
-                Err(Fault::generic(format!("cannot look at {}: {error}", folder.display())))
+                Err(Fault::generic(format!("cannot look at {}: {error}", path.display())))
             }
         }
     }
