@@ -26,7 +26,7 @@ pub(crate) const PROPERTIES: &str = "type,guid,volmode,keystatus,receive_resume_
 const NAA_DIGITS: usize = 25;
 
 /// How a backstore is called that has no name yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Naming {
     /// The zvol's name below the VLAN's dataset, behind the VLAN's name if one is given.
     Zvol { vlan: Option<String> },
@@ -100,6 +100,12 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
+    /// Whether all is written down, and each zvol is served.
+    pub(crate) fn are_settled(&self) -> bool {
+        let Identities { luns: _, notes, next, skipped, left } = self;
+        notes.is_empty() && next.is_none() && skipped.is_empty() && left.is_empty()
+    }
+
     /// Leaves a zvol out that turned out not to work.
     pub(crate) fn skip(&mut self, zvol: &str, why: String) {
         self.luns.retain(|each| each.zvol != zvol);

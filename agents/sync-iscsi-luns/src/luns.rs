@@ -3,9 +3,10 @@
 use crate::Config;
 use crate::access::{self, Access};
 use crate::identity::{Identities, Identity, NEXT, Note, Patience};
-use crate::observe::{Actual, blocks, kept_path, list, live, observe, observe_again};
+use crate::observe::{Actual, blocks, datasets, kept_path, live, observe, observe_again, rows};
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
+use crate::settled::Look;
 use crate::state::{decide_state, state};
 use hasan::lio::{self, Step};
 use hasan::machine::Machine;
@@ -30,12 +31,12 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
         return Err(Fault::generic(format!("the pool {:?} is not imported here", config.pool())));
     }
     let access = access::read(machine, &config.access, config.tpg.tag)?;
-    let datasets = list(machine, config)?;
+    let datasets = datasets(config, &rows(machine, config)?)?;
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
     let mut actual = observe(machine, config, datasets)?;
     await_nodes(machine, config, &mut actual)?;
-    let (identities, left) = reconcile(machine, config, &access, actual, None)?;
+    let Reconciled { identities, left, .. } = reconcile(machine, config, &access, actual, None)?;
     tell(&identities, &access);
     if let Some(step) = left.first() {
         return Err(Fault::generic(format!("the LUNs are not complete: left to do: {step}")));
@@ -51,34 +52,53 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
 /// Brings the LUNs in line with the zvols while they are served. What does not work is reported and stops nothing, not even
 /// where nothing works: the LUNs that are there go on. Where nothing is served, or badly, it says so and changes nothing.
 pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
-    let datasets = match list(machine, config) {
-        Ok(datasets) => datasets,
-        Err(fault) => {
-            return match state(machine, &config.tpg, &config.dataset, true)? {
-                Rc::Success => report(&[fault.reason]),
-                rc => Ok(rc),
-            };
-        }
+    let rows = match rows(machine, config) {
+        Ok(rows) => rows,
+        Err(fault) => return unlisted(machine, config, fault),
     };
     let _lock = match lio::lock(machine) {
         Ok(lock) => lock,
         Err(fault) => return report(&[fault.reason]),
     };
     lio::mend(machine)?;
+    let Some(tpg) = lio::tpg(machine, &config.tpg)? else {
+        return state(machine, &config.tpg, &config.dataset, true);
+    };
+    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, &tpg);
+    let look = Look::new(machine, config, &rows, &tpg, &access)?;
+    if look.is_settled(machine)? {
+        return Ok(Rc::Success);
+    }
+    let datasets = match datasets(config, &rows) {
+        Ok(datasets) => datasets,
+        Err(fault) => return unlisted(machine, config, fault),
+    };
     let actual = observe(machine, config, datasets)?;
     let rc = decide_state(actual.tpg.as_ref(), &actual.backstores, &config.dataset, true)?;
-    let (Some(tpg), Rc::Success) = (&actual.tpg, rc) else { return Ok(rc) };
-    let access = access::read_or_keep(machine, &config.access, config.tpg.tag, tpg);
+    if rc != Rc::Success {
+        return Ok(rc);
+    }
     let mut troubles = access.troubles.clone();
     match reconcile(machine, config, &access, actual, Some(patience(config))) {
-        Ok((identities, left)) => {
+        Ok(Reconciled { identities, left, was_settled }) => {
             tell(&identities, &access);
             troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
             troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
+            if was_settled {
+                look.settle(machine);
+            }
         }
         Err(fault) => troubles.push(fault.reason),
     }
     report(&troubles)
+}
+
+/// Without a list of zvols the LUNs stay as they are.
+fn unlisted(machine: &Machine, config: &Config, fault: Fault) -> Outcome {
+    match state(machine, &config.tpg, &config.dataset, true)? {
+        Rc::Success => report(&[fault.reason]),
+        rc => Ok(rc),
+    }
 }
 
 fn report(troubles: &[String]) -> Outcome {
@@ -93,7 +113,7 @@ fn report(troubles: &[String]) -> Outcome {
 
 /// What a sync would do now, and why. Others may be at work, so that it can be old as soon as it is read.
 pub(crate) fn explain(machine: &Machine, config: &Config) -> Result<Table, Fault> {
-    let actual = observe(machine, config, list(machine, config)?)?;
+    let actual = observe(machine, config, datasets(config, &rows(machine, config)?)?)?;
     let live = live(&actual);
     let mut identities = identities(config, &actual, Some(patience(config)));
     skip_without_device(&actual, &mut identities);
@@ -143,20 +163,30 @@ fn await_nodes(machine: &Machine, config: &Config, actual: &mut Actual) -> Resul
     Ok(())
 }
 
-/// Gives identities, writes them down, makes the LUNs; a zvol that fails is left out. Returns what is left to do.
+/// What came of it.
+struct Reconciled {
+    identities: Identities,
+    /// What is left to do.
+    left: Vec<Step>,
+    /// Whether there was nothing to do, and nothing that waits for its time.
+    was_settled: bool,
+}
+
+/// Gives identities, writes them down, makes the LUNs; a zvol that fails is left out.
 fn reconcile(
     machine: &Machine,
     config: &Config,
     access: &Access,
     mut actual: Actual,
     patience: Option<Patience>,
-) -> Result<(Identities, Vec<Step>), Fault> {
+) -> Result<Reconciled, Fault> {
     let mut identities = identities(config, &actual, patience);
     skip_without_device(&actual, &mut identities);
     write_down(machine, config, &identities)?;
     let kept = kept(&identities);
     machine.replace_file(&kept_path(&config.tpg), &serde_json::json!(kept).to_string())?;
     let mut steps = plan(config, access, &actual, &identities);
+    let mut was_settled = steps.is_empty() && identities.are_settled();
     while !steps.is_empty() {
         let result = lio::apply_all(machine, &steps);
         actual = observe_again(machine, config, actual)?;
@@ -171,8 +201,9 @@ fn reconcile(
         steps = plan(config, access, &actual, &identities);
     }
     let zvols = zfs::zvol_device(&config.dataset);
-    saved::show(machine, &config.tpg, &zvols, actual.tpg.as_ref(), &actual.backstores);
-    Ok((identities, steps))
+    was_settled &=
+        saved::show(machine, &config.tpg, &zvols, actual.tpg.as_ref(), &actual.backstores);
+    Ok(Reconciled { identities, left: steps, was_settled })
 }
 
 /// The persistent reservations that the zvols now hold, by serial.

@@ -7,6 +7,7 @@ mod luns;
 mod observe;
 mod plan;
 mod saved;
+mod settled;
 mod state;
 
 use crate::access::Source;

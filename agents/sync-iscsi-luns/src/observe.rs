@@ -25,13 +25,17 @@ pub(crate) struct Actual {
     pub(crate) reservations: Reserved,
 }
 
-/// The VLAN's dataset and all below it. It asks ZFS, which may take its time: nothing is locked meanwhile.
-pub(crate) fn list(machine: &Machine, config: &Config) -> Result<Vec<Dataset>, Fault> {
-    let dataset = config.dataset.as_str();
-    let datasets = zfs::datasets(machine, dataset, "filesystem,volume", PROPERTIES)?;
+/// The VLAN's dataset and all below it, as rows. It asks ZFS, which may take its time: nothing is locked meanwhile.
+pub(crate) fn rows(machine: &Machine, config: &Config) -> Result<String, Fault> {
+    zfs::dataset_rows(machine, &config.dataset, "filesystem,volume", PROPERTIES)
+}
+
+/// Reads these rows.
+pub(crate) fn datasets(config: &Config, rows: &str) -> Result<Vec<Dataset>, Fault> {
+    let datasets = zfs::parse_datasets(rows)?;
     // A list without the dataset itself is no list of what is below it.
-    if !datasets.iter().any(|each| each.name == dataset) {
-        return Err(Fault::generic(format!("\"zfs get\" does not show {dataset}")));
+    if !datasets.iter().any(|each| each.name == config.dataset) {
+        return Err(Fault::generic(format!("\"zfs get\" does not show {}", config.dataset)));
     }
     Ok(datasets)
 }

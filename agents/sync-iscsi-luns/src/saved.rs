@@ -4,18 +4,19 @@ use hasan::lio::{Backstore, Tpg, TpgName, saveconfig};
 use hasan::machine::Machine;
 use std::path::Path;
 
-/// The file of targetcli shows what the kernel has. It is for others to read, and decides nothing.
+/// The file of targetcli shows what the kernel has. It is for others to read, and decides nothing. Returns whether it does.
 pub(crate) fn show(
     machine: &Machine,
     name: &TpgName,
     zvols: &Path,
     tpg: Option<&Tpg>,
     backstores: &[Backstore],
-) {
+) -> bool {
     let luns = tpg.map(|tpg| saveconfig::saved(tpg, backstores)).unwrap_or_default();
     let group = tpg.map(|tpg| (tpg, &luns));
     let shown = saveconfig::show(machine, name, group, |device| device.starts_with(zvols));
-    if let Err(fault) = shown {
+    if let Err(fault) = &shown {
         tracing::warn!("{}", fault.reason);
     }
+    shown.is_ok()
 }

@@ -17,12 +17,13 @@ pub mod saveconfig;
 pub use apply::{Failure, apply_all};
 pub use expedite::mend;
 pub use lock::{lock, lock_targetcli};
-pub use observe::{backstores, is_target_empty, lets_in, observe, tpg};
+pub use observe::{backstore_stamps, backstores, is_target_empty, lets_in, observe, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
 use crate::chap::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
 /// Folders of our backstores begin at this number, above those of targetcli, which takes the lowest free one.
@@ -57,6 +58,14 @@ pub struct Tpg {
     pub asks: BTreeMap<String, Option<bool>>,
 }
 
+/// For a digest in a file: the credentials are no part of it.
+impl Hash for Tpg {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Tpg { enabled, portals, attributes, luns, acls, credentials: _, asks } = self;
+        (enabled, portals, attributes, luns, acls, asks).hash(hasher);
+    }
+}
+
 /// Whose credentials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
@@ -67,7 +76,7 @@ pub enum Who {
 }
 
 /// The two folder names of a backstore: `iblock_N` and its own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackstoreName {
     /// `iblock_N`.
     pub hba: String,

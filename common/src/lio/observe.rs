@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 pub(super) const CORE: &str = "/sys/kernel/config/target/core";
 pub(super) const ISCSI: &str = "/sys/kernel/config/target/iscsi";
 
+/// How the folders of block backstores begin.
+const BLOCK: &str = "iblock_";
+
 /// What our links are called.
 pub(super) const LINK: &str = "hasan";
 
@@ -155,6 +158,19 @@ pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
     backstores_beside(machine, None)
 }
 
+/// What changes whenever a block backstore is made or removed, by its folder: the kernel notes the time of it there
+/// (`fs/configfs/inode.c`, `configfs_create`; `fs/libfs.c`, `simple_rmdir`). A look at a file in the folder can change it, too.
+pub fn backstore_stamps(machine: &Machine) -> Result<BTreeMap<String, Option<String>>, Fault> {
+    let mut stamps = BTreeMap::new();
+    for hba in machine.list(Path::new(CORE))?.unwrap_or_default() {
+        if hba.starts_with(BLOCK) {
+            let stamp = machine.stamp(&Path::new(CORE).join(&hba))?;
+            stamps.insert(hba, stamp);
+        }
+    }
+    Ok(stamps)
+}
+
 /// To list a folder costs as much as all other looks at a backstore: those that the LUNs of the group lead to are known by
 /// name, and it is left out where there is nothing else.
 fn backstores_beside(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backstore>, Fault> {
@@ -163,7 +179,7 @@ fn backstores_beside(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backsto
         led_to.map(|at| (at.hba.as_str(), at.name.as_str())).collect();
     let mut backstores = Vec::new();
     for hba in machine.list(Path::new(CORE))?.unwrap_or_default() {
-        if !hba.starts_with("iblock_") {
+        if !hba.starts_with(BLOCK) {
             continue;
         }
         let folder = Path::new(CORE).join(&hba);

@@ -7,7 +7,7 @@
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where the kernel keeps its files.
@@ -29,6 +29,16 @@ pub fn serials(machine: &Machine) -> Result<BTreeSet<String>, Fault> {
     let Some(root) = machine.read(Path::new(ROOT))? else { return Ok(BTreeSet::new()) };
     let names = machine.list(&Path::new(&root).join("pr"))?.unwrap_or_default();
     Ok(names.iter().filter_map(|name| name.strip_prefix("aptpl_").map(str::to_string)).collect())
+}
+
+/// The stamp of each of these files, by serial: what changes with each change of a reservation.
+pub fn stamps(machine: &Machine) -> Result<BTreeMap<String, Option<String>>, Fault> {
+    let mut stamps = BTreeMap::new();
+    for serial in serials(machine)? {
+        let stamp = file(machine, &serial)?.map(|path| machine.stamp(&path)).transpose()?;
+        stamps.insert(serial, stamp.flatten());
+    }
+    Ok(stamps)
 }
 
 /// Makes the folder of the kernel's files. The kernel does not, and without it refuses every change of a reservation.

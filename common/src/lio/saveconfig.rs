@@ -56,7 +56,7 @@ pub fn show(
 }
 
 /// The stamp of the file in each folder.
-fn stamps(machine: &Machine) -> Result<Vec<String>, Fault> {
+pub fn stamps(machine: &Machine) -> Result<Vec<String>, Fault> {
     let stamp = |folder| Ok(machine.stamp(&file(Path::new(folder)))?.unwrap_or_default());
     FOLDERS.into_iter().map(stamp).collect()
 }
@@ -65,12 +65,10 @@ fn record_of(shown: u64, stamps: &[String]) -> String {
     format!("{shown:x}; {}", stamps.join("; "))
 }
 
-/// Tells what is to be shown from something else. The passwords are no part of it.
+/// Tells what is to be shown from something else.
 fn digest(group: Option<(&Tpg, &BTreeMap<u64, Saved>)>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    if let Some((tpg, luns)) = group {
-        (tpg.enabled, &tpg.portals, &tpg.attributes, &tpg.acls, luns).hash(&mut hasher);
-    }
+    group.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -124,9 +124,21 @@ pub fn datasets(
     types: &str,
     properties: &str,
 ) -> Result<Vec<Dataset>, Fault> {
+    parse_datasets(&dataset_rows(machine, root, types, properties)?)
+}
+
+/// As [`datasets`], as rows for [`parse_datasets`].
+///
+/// # Errors
+/// The dataset is not there.
+pub fn dataset_rows(
+    machine: &Machine,
+    root: &str,
+    types: &str,
+    properties: &str,
+) -> Result<String, Fault> {
     let columns = "name,property,value,source";
-    let arguments = ["get", "-Hp", "-r", "-t", types, "-o", columns, properties, root];
-    parse_datasets(&machine.run("zfs", &arguments)?)
+    machine.run("zfs", &["get", "-Hp", "-r", "-t", types, "-o", columns, properties, root])
 }
 
 /// Parses `zfs get -Hp -r -o name,property,value,source … DATASET`: a row for each dataset and
@@ -134,7 +146,7 @@ pub fn datasets(
 ///
 /// # Errors
 /// The row that is not such a row.
-fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
+pub fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
     let mut datasets: Vec<Dataset> = Vec::new();
     for row in text.lines() {
         let wrong = || Fault::generic(format!("cannot read the row {row:?} of \"zfs get\""));

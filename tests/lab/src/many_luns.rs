@@ -27,6 +27,9 @@ struct Times {
     /// The agent's.
     start: f64,
     stop: f64,
+    /// The first after a start, which reads each LUN.
+    first_sync: f64,
+    /// One that sees what the first has left.
     sync: f64,
     /// `zfs get` of all that the agent asks for, in which a sync that has nothing to do spends its time.
     list: f64,
@@ -40,6 +43,7 @@ impl Times {
             bare_down: self.bare_down.min(other.bare_down),
             start: self.start.min(other.start),
             stop: self.stop.min(other.stop),
+            first_sync: self.first_sync.min(other.first_sync),
             sync: self.sync.min(other.sync),
             list: self.list.min(other.list),
         }
@@ -54,7 +58,7 @@ pub(crate) fn hundred(lab: &Lab) -> Result<()> {
     make_zvols(&here, 100)?;
     let times = measure(&here, 100)?;
     ensure!(times.start <= 2.0 * (times.bare_up + times.list), "a start is slow: {times:.2?}");
-    ensure!(times.sync <= times.start, "a sync is slow: {times:.2?}");
+    ensure!(times.first_sync <= times.start, "a sync is slow: {times:.2?}");
     ensure!(times.stop <= times.bare_down, "a stop is slow: {times:.2?}");
     Ok(())
 }
@@ -158,12 +162,14 @@ fn measure(here: &Hand<'_>, count: u32) -> Result<Times> {
     };
     let list =
         format!("zfs get -Hp -r -t filesystem,volume -o {ROWS} {COLUMNS} {dataset} > /dev/null");
+    let sync = || act(here, count, "monitor", "OCF_CHECK_LEVEL=10");
     let round = || -> Result<Times> {
         Ok(Times {
             bare_up: bare("up")?,
             bare_down: bare("down")?,
             start: act(here, count, "start", "")?,
-            sync: act(here, count, "monitor", "OCF_CHECK_LEVEL=10")?,
+            first_sync: sync()?,
+            sync: sync()?,
             list: seconds(here, &list)?,
             stop: act(here, count, "stop", "")?,
         })
