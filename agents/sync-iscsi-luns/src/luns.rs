@@ -61,11 +61,11 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
         Err(fault) => return report(&[fault.reason]),
     };
     lio::mend(machine)?;
-    let Some(tpg) = lio::tpg(machine, &config.tpg)? else {
+    let Some((tpg, stamps)) = lio::glance(machine, &config.tpg)? else {
         return state(machine, &config.tpg, &config.dataset, true);
     };
     let access = access::read_or_keep(machine, &config.access, config.tpg.tag, &tpg);
-    let look = Look::new(machine, config, &rows, &tpg, &access)?;
+    let look = Look::new(machine, config, &rows, (&tpg, &stamps), &access)?;
     if look.is_settled(machine)? {
         return Ok(Rc::Success);
     }

@@ -4,10 +4,9 @@
 use crate::Config;
 use crate::access::Access;
 use crate::observe::kept_path;
-use hasan::lio::{self, Tpg};
+use hasan::lio::{self, Stamp, Tpg};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::zfs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -21,13 +20,13 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// Of the kernel's tree it takes the group, which tells where each LUN leads, and the stamps of the backstores: nobody can
-    /// change the device or the serial of a backstore that a LUN leads to.
+    /// Of the kernel's tree it takes the group and the stamps of its LUNs: a backstore that a LUN leads to cannot be removed,
+    /// nobody can change its serial or its device, and the zvol that it holds open keeps that device.
     pub(crate) fn new(
         machine: &Machine,
         config: &Config,
         rows: &str,
-        tpg: &Tpg,
+        (tpg, stamps): (&Tpg, &[Stamp]),
         access: &Access,
     ) -> Result<Look, Fault> {
         let name = &config.tpg;
@@ -37,9 +36,7 @@ impl Look {
             return Ok(Look { record, digest: None });
         }
         let mut hasher = DefaultHasher::new();
-        (rows, tpg).hash(&mut hasher);
-        lio::backstore_stamps(machine)?.hash(&mut hasher);
-        zfs::zvol_links(machine, &zfs::zvol_device(&config.dataset))?.hash(&mut hasher);
+        (rows, tpg, stamps).hash(&mut hasher);
         lio::reservations::stamps(machine)?.hash(&mut hasher);
         machine.read(&kept_path(name))?.hash(&mut hasher);
         lio::saveconfig::stamps(machine)?.hash(&mut hasher);
@@ -69,11 +66,8 @@ mod tests {
     use crate::access::Source;
     use crate::identity::Naming;
     use hasan::chap::{Credentials, Secret};
-    use hasan::lio::{BackstoreName, TpgName, Who};
+    use hasan::lio::{TpgName, Who};
     use std::collections::{BTreeMap, BTreeSet};
-
-    const HBA: &str = "/sys/kernel/config/target/core/iblock_7";
-    const ZVOLS: &str = "/dev/zvol/p/v";
 
     fn config() -> Config {
         Config {
@@ -96,11 +90,12 @@ mod tests {
         BTreeMap::from([(Who::Everyone, pair)])
     }
 
-    /// A machine with a LUN whose sync found nothing to do.
+    /// A machine whose sync found nothing to do.
     struct Settled {
         machine: Machine,
         root: PathBuf,
         tpg: Tpg,
+        stamps: Vec<Stamp>,
         access: Access,
     }
 
@@ -108,16 +103,11 @@ mod tests {
         fn new(name: &str) -> Settled {
             let root = std::env::temp_dir().join(format!("hasan-{name}-{}", std::process::id()));
             let machine = Machine::recorded(&root);
-            for path in [HBA, ZVOLS] {
-                machine.replace_file(&Path::new(path).join("folder/file"), "").unwrap();
-            }
             machine.replace_file(Path::new("/sys/kernel/config/target/dbroot"), "/target").unwrap();
-            machine.make_link(Path::new("/zd0"), &Path::new(ZVOLS).join("vm-1")).unwrap();
-            let at = BackstoreName { hba: "iblock_7".to_string(), name: "folder".to_string() };
-            let luns = BTreeMap::from([(0, Some(at))]);
-            let tpg = Tpg { luns, credentials: credentials("one"), ..Tpg::default() };
+            let tpg = Tpg { credentials: credentials("one"), ..Tpg::default() };
             let access = Access { credentials: credentials("one"), ..Access::default() };
-            let settled = Settled { machine, root, tpg, access };
+            let stamps = stamps("1.0");
+            let settled = Settled { machine, root, tpg, stamps, access };
             assert!(!settled.is_so(), "no sync was there yet");
             settled.now().settle(&settled.machine);
             assert!(settled.is_so());
@@ -125,7 +115,7 @@ mod tests {
         }
 
         fn look(&self, config: &Config, rows: &str, tpg: &Tpg, access: &Access) -> Look {
-            Look::new(&self.machine, config, rows, tpg, access).unwrap()
+            Look::new(&self.machine, config, rows, (tpg, &self.stamps), access).unwrap()
         }
 
         fn now(&self) -> Look {
@@ -143,18 +133,22 @@ mod tests {
         }
     }
 
+    fn stamps(time: &str) -> Vec<Stamp> {
+        vec![(PathBuf::from("lun_0"), Some(format!("7 0 {time}")))]
+    }
+
     #[test]
     fn whatever_a_sync_is_given_unsettles_it() {
-        let settled = Settled::new("settled-by");
+        let mut settled = Settled::new("settled-by");
         let Settled { machine, tpg, access, .. } = &settled;
         let proxmox = Config { naming: Naming::Proxmox, ..config() };
-        let elsewhere = Tpg { luns: BTreeMap::from([(1, None)]), ..tpg.clone() };
+        let open = Tpg { enabled: true, ..tpg.clone() };
         let others = Tpg { credentials: credentials("other"), ..tpg.clone() };
         let everyone = Access { everyone: true, ..access.clone() };
         let broken = Access { troubles: vec!["line 1".to_string()], ..access.clone() };
         for (what, look) in [
             ("the zvols", settled.look(&config(), "other rows", tpg, access)),
-            ("the group", settled.look(&config(), "rows", &elsewhere, access)),
+            ("the group", settled.look(&config(), "rows", &open, access)),
             ("the parameters", settled.look(&proxmox, "rows", tpg, access)),
             ("who may use it", settled.look(&config(), "rows", tpg, &everyone)),
             ("the group's password", settled.look(&config(), "rows", &others, access)),
@@ -166,32 +160,22 @@ mod tests {
         broken.settle(machine);
         assert!(!broken.is_settled(machine).unwrap());
         assert!(settled.is_so(), "as it was");
+        settled.stamps = stamps("2.0");
+        assert!(!settled.is_so(), "a LUN was led elsewhere");
     }
 
     #[test]
     fn whatever_changes_on_the_machine_unsettles_it() {
         let settled = Settled::new("settled-at");
-        let machine = &settled.machine;
-        let put = |path: &Path| machine.replace_file(path, "{}").unwrap();
-        let kept = kept_path(&config().tpg);
-        let zvol = Path::new(ZVOLS).join("vm-1");
-        let changes: [(&str, &dyn Fn()); 6] = [
-            ("a backstore", &|| machine.make_dir(&Path::new(HBA).join("vm-2")).unwrap()),
-            ("the folder of one", &|| {
-                machine.make_dir(&Path::new(HBA).with_file_name("iblock_8")).unwrap();
-            }),
-            ("a zvol's device", &|| {
-                machine.remove_file(&zvol).unwrap();
-                machine.make_link(Path::new("/zd16"), &zvol).unwrap();
-            }),
-            ("a reservation", &|| put(Path::new("/target/pr/aptpl_s"))),
-            ("the reservations' record", &|| put(&kept)),
-            ("targetcli's file", &|| put(Path::new("/etc/target/saveconfig.json"))),
-        ];
-        for (what, change) in changes {
-            change();
+        let put = |path: &Path| settled.machine.replace_file(path, "{}").unwrap();
+        for (what, path) in [
+            ("a reservation", PathBuf::from("/target/pr/aptpl_s")),
+            ("the reservations' record", kept_path(&config().tpg)),
+            ("targetcli's file", PathBuf::from("/etc/target/saveconfig.json")),
+        ] {
+            put(&path);
             assert!(!settled.is_so(), "{what}");
-            settled.now().settle(machine);
+            settled.now().settle(&settled.machine);
             assert!(settled.is_so(), "{what}");
         }
     }

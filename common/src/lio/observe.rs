@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 pub(super) const CORE: &str = "/sys/kernel/config/target/core";
 pub(super) const ISCSI: &str = "/sys/kernel/config/target/iscsi";
 
-/// How the folders of block backstores begin.
-const BLOCK: &str = "iblock_";
-
 /// What our links are called.
 pub(super) const LINK: &str = "hasan";
 
@@ -36,6 +33,36 @@ pub(super) fn folder(tpg: &TpgName) -> PathBuf {
 
 /// A group; `None` if there is none.
 pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
+    let Some(mut tpg) = without_luns(machine, name)? else { return Ok(None) };
+    let folder = folder(name);
+    tpg.luns = luns(machine, &folder.join("lun"))?;
+    for (initiator, mapped) in &mut tpg.acls {
+        *mapped = mapped_luns(machine, &folder.join("acls").join(initiator))?;
+    }
+    Ok(Some(tpg))
+}
+
+/// A group without its LUNs and mapped LUNs, and what changes whenever one of them is made, removed, or led elsewhere: the
+/// kernel notes the time of it at its folder (`fs/configfs/inode.c`, `configfs_create`; `fs/libfs.c`, `simple_unlink`). A look
+/// at a file there can change it, too. `None` if there is no such group.
+pub fn glance(machine: &Machine, name: &TpgName) -> Result<Option<(Tpg, Vec<Stamp>)>, Fault> {
+    let Some(tpg) = without_luns(machine, name)? else { return Ok(None) };
+    let folder = folder(name);
+    let acls = tpg.acls.keys().map(|initiator| folder.join("acls").join(initiator));
+    let mut stamps = vec![(PathBuf::from(CORE), machine.stamp(Path::new(CORE))?)];
+    for within in acls.chain([folder.join("lun")]) {
+        for path in numbered(machine, &within)?.into_values() {
+            let stamp = machine.stamp(&path)?;
+            stamps.push((path, stamp));
+        }
+    }
+    Ok(Some((tpg, stamps)))
+}
+
+/// The stamp of a folder; `None` if it has just gone.
+pub type Stamp = (PathBuf, Option<String>);
+
+fn without_luns(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
     let folder = folder(name);
     let Some(portals) = machine.list(&folder.join("np"))? else { return Ok(None) };
     let enabled = machine.read_required(&folder.join("enable"))? == "1";
@@ -44,7 +71,6 @@ pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
         let value = machine.read_required(&folder.join("attrib").join(attribute))?;
         attributes.insert(attribute, value);
     }
-    let luns = luns(machine, &folder.join("lun"))?;
     let (mut acls, mut asks, mut found) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     found.extend(credentials(machine, &folder)?.map(|some| (Who::Everyone, some)));
     for initiator in machine.list(&folder.join("acls"))?.unwrap_or_default() {
@@ -58,8 +84,9 @@ pub fn tpg(machine: &Machine, name: &TpgName) -> Result<Option<Tpg>, Fault> {
                 _ => None,
             });
         asks.extend(asked.map(|asked| (initiator.clone(), asked)));
-        acls.insert(initiator, mapped_luns(machine, &acl)?);
+        acls.insert(initiator, BTreeMap::new());
     }
+    let luns = BTreeMap::new();
     Ok(Some(Tpg { enabled, portals, attributes, luns, acls, credentials: found, asks }))
 }
 
@@ -158,19 +185,6 @@ pub fn backstores(machine: &Machine) -> Result<Vec<Backstore>, Fault> {
     backstores_beside(machine, None)
 }
 
-/// What changes whenever a block backstore is made or removed, by its folder: the kernel notes the time of it there
-/// (`fs/configfs/inode.c`, `configfs_create`; `fs/libfs.c`, `simple_rmdir`). A look at a file in the folder can change it, too.
-pub fn backstore_stamps(machine: &Machine) -> Result<BTreeMap<String, Option<String>>, Fault> {
-    let mut stamps = BTreeMap::new();
-    for hba in machine.list(Path::new(CORE))?.unwrap_or_default() {
-        if hba.starts_with(BLOCK) {
-            let stamp = machine.stamp(&Path::new(CORE).join(&hba))?;
-            stamps.insert(hba, stamp);
-        }
-    }
-    Ok(stamps)
-}
-
 /// To list a folder costs as much as all other looks at a backstore: those that the LUNs of the group lead to are known by
 /// name, and it is left out where there is nothing else.
 fn backstores_beside(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backstore>, Fault> {
@@ -179,7 +193,7 @@ fn backstores_beside(machine: &Machine, tpg: Option<&Tpg>) -> Result<Vec<Backsto
         led_to.map(|at| (at.hba.as_str(), at.name.as_str())).collect();
     let mut backstores = Vec::new();
     for hba in machine.list(Path::new(CORE))?.unwrap_or_default() {
-        if !hba.starts_with(BLOCK) {
+        if !hba.starts_with("iblock_") {
             continue;
         }
         let folder = Path::new(CORE).join(&hba);
@@ -232,6 +246,7 @@ fn serial_of(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_backstore_beside_one_that_is_known_is_found() {
@@ -255,6 +270,45 @@ mod tests {
             let found = backstores_beside(&machine, tpg).unwrap();
             let names: Vec<&str> = found.iter().map(|each| each.at.name.as_str()).collect();
             assert_eq!(names, ["beside", "known", "only"], "{tpg:?}");
+        }
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_glance_sees_each_lun_that_comes_goes_or_leads_elsewhere() {
+        let root = std::env::temp_dir().join(format!("hasan-glance-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let name = TpgName { iqn: "iqn.2025-01.lab.home:a".to_string(), tag: 1 };
+        assert!(glance(&machine, &name).unwrap().is_none());
+        let folder = folder(&name);
+        machine.replace_file(&folder.join("enable"), "1").unwrap();
+        for attribute in ATTRIBUTES {
+            machine.replace_file(&folder.join("attrib").join(attribute), "0").unwrap();
+        }
+        let acl = folder.join("acls/iqn.2025-01.lab.home:b");
+        for path in ["np", "lun/lun_0"] {
+            machine.replace_file(&folder.join(path).join("file"), "").unwrap();
+        }
+        machine.replace_file(&acl.join("lun_0/file"), "").unwrap();
+        for path in [folder.join("lun/lun_0"), acl.join("lun_0")] {
+            // The clock by which the file system stamps goes in steps.
+            let made = std::fs::File::open(root.join(path.strip_prefix("/").unwrap())).unwrap();
+            made.set_modified(UNIX_EPOCH).unwrap();
+        }
+        let mut before = glance(&machine, &name).unwrap();
+        assert_eq!(glance(&machine, &name).unwrap(), before);
+        let changes: [&dyn Fn(); 5] = [
+            &|| machine.make_dir(&folder.join("lun/lun_1")).unwrap(),
+            &|| machine.make_link(Path::new("/x"), &folder.join("lun/lun_0/hasan")).unwrap(),
+            &|| machine.make_link(Path::new("/x"), &acl.join("lun_0/hasan")).unwrap(),
+            &|| machine.make_dir(&acl.join("lun_1")).unwrap(),
+            &|| machine.remove_dir(&acl.join("lun_1")).unwrap(),
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            change();
+            let after = glance(&machine, &name).unwrap();
+            assert_ne!(after, before, "change {at}");
+            before = after;
         }
         std::fs::remove_dir_all(root).unwrap();
     }
