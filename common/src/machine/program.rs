@@ -1,8 +1,11 @@
 //! Other programs: each has a deadline, an empty environment, and nothing on its standard input.
 
-use super::{Machine, POLL};
+use super::Machine;
 use crate::ocf::{Fault, Rc};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -72,12 +75,17 @@ impl Machine {
 
     /// Waits for a child until the deadline; `None` if it has not ended by then.
     pub fn await_child(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
-        while !self.time_left().is_zero() {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            std::thread::sleep(POLL.min(self.time_left()));
-        }
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (sender, ended) = mpsc::channel();
+        // To look at it again and again would hold it up, where there is one processor. The thread leaves it to be reaped.
+        std::thread::spawn(move || {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
+            // The receiver may have given up.
+            let _ = sender.send(());
+        });
+        // What the wait says does not matter: the child is asked.
+        let _ = ended.recv_timeout(self.time_left());
         child.try_wait()
     }
 
@@ -181,6 +189,15 @@ fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn a_program_that_does_not_end_in_time_is_an_error() {
+        let machine = |seconds| Machine::local(Instant::now() + Duration::from_secs(seconds));
+        assert_eq!(machine(30).ask("sh", &["-c", "echo said; exit 3"]).unwrap().code, Some(3));
+        assert_eq!(machine(30).run("echo", &["said"]).unwrap(), "said\n");
+        let fault = machine(0).run("sleep", &["3600"]).unwrap_err();
+        assert_eq!(fault.reason, "\"sleep 3600\" did not end in time");
+    }
 
     #[test]
     fn a_followed_program_is_heard_to_its_end_and_ends_with_its_follower() {
