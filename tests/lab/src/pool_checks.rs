@@ -11,6 +11,8 @@ use support::command::await_until;
 
 pub(crate) const AGENTS: &str = "/usr/lib/ocf/resource.d/hasan";
 pub(crate) const POOL: &str = "zfs-pool";
+/// Finds what imports, and neither itself nor the `zpool events` of the watch.
+const IMPORTER: &str = "pgrep -f '[z]pool import|[z]hack '";
 /// The client's resources, door first, with their parameters.
 pub(crate) const CLIENT_SIDE: [(&str, &str); 2] = [
     (
@@ -76,7 +78,12 @@ impl<'a> Hand<'a> {
     pub(crate) fn expect(&self, action: &str, code: i32, words: &[&str]) -> Result<Said> {
         let said = self.act(POOL, "", action)?;
         let is_right = said.code == code && words.iter().all(|word| said.text.contains(word));
-        ensure!(is_right, "{action} should exit {code} and say {words:?}");
+        ensure!(
+            is_right,
+            "{action} should exit {code} and say {words:?}, and exited {} and said {:?}",
+            said.code,
+            said.text
+        );
         Ok(said)
     }
 
@@ -260,14 +267,12 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     here.expect("start", 1, &["is Unclean, not fenced"])?;
     here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
     here.run(&format!("{}{AGENTS}/{POOL} start > /dev/null 2>&1 &", exports("")))?;
-    await_until("the import is under way", timers::CLUSTER, || {
-        here.run("pgrep -x zpool || pgrep -x zhack").map(|_| ())
-    })?;
+    await_until("the import is under way", timers::CLUSTER, || here.run(IMPORTER).map(|_| ()))?;
     here.run("pkill -9 -x zfs-pool")?;
     here.expect("monitor", 1, &["is under way"])?;
     here.expect("stop", 0, &[])?;
     here.expect("monitor", 7, &[])?;
-    ensure!(here.run("pgrep -x zpool; true")?.is_empty(), "a zpool is left");
+    ensure!(here.run(&format!("{IMPORTER} || true"))?.is_empty(), "an import is left");
     ssh::await_one(lab, dead.node)?;
     here.expect("start", 0, &[])?;
     let state = here.act(POOL, "", "monitor")?;
