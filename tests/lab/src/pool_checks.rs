@@ -266,6 +266,10 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     // Whatever it was, it is not proven dead; and in maintenance mode Pacemaker fences nobody by itself.
     here.expect("start", 1, &["is Unclean, not fenced"])?;
     here.run(&format!("stonith_admin --reboot {} --timeout 100", dead.node.name))?;
+    let wait = "/sys/module/zfs/parameters/zfs_multihost_import_intervals";
+    let as_configured = here.run(&format!("cat {wait}"))?;
+    // ZFS waits for another importer's sign so long that it waits when it is killed.
+    here.run(&format!("echo 1000 > {wait}"))?;
     here.run(&format!("{}{AGENTS}/{POOL} start > /dev/null 2>&1 &", exports("")))?;
     await_until("the import is under way", timers::CLUSTER, || here.run(IMPORTER).map(|_| ()))?;
     here.run("pkill -9 -x zfs-pool")?;
@@ -273,6 +277,7 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     here.expect("stop", 0, &[])?;
     here.expect("monitor", 7, &[])?;
     ensure!(here.run(&format!("{IMPORTER} || true"))?.is_empty(), "an import is left");
+    here.run(&format!("echo {} > {wait}", as_configured.trim()))?;
     ssh::await_one(lab, dead.node)?;
     here.expect("start", 0, &[])?;
     let state = here.act(POOL, "", "monitor")?;
