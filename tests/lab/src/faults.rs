@@ -290,7 +290,12 @@ pub(crate) fn mixed(number: u64) -> u64 {
 
 /// One of all, by a number.
 pub(crate) fn pick<T>(all: &[T], number: u64) -> &T {
-    &all[usize::try_from(number % all.len() as u64).unwrap_or_default()]
+    &all[place(all.len(), number)]
+}
+
+/// One of so many places, by a number.
+pub(crate) fn place(places: usize, number: u64) -> usize {
+    usize::try_from(number % places as u64).unwrap_or_default()
 }
 
 /// Up to a minute, by which time the legs are let go.

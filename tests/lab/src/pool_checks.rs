@@ -179,15 +179,15 @@ pub(crate) fn holders(lab: &Lab) -> Result<()> {
         lab,
         here.node,
         timers::PCS,
-        "zfs create san-pool/many && for i in $(seq 100); do zfs create -s -V 8M san-pool/many/v$i; done",
+        "zfs create san-pool/many && for i in $(seq 12); do zfs create -s -V 8M san-pool/many/v$i; done",
     )?;
-    await_until("a hundred zvols", timers::CLUSTER, || {
+    await_until("a dozen zvols", timers::CLUSTER, || {
         let count = here.run(zvols)?;
-        if count.trim() == "100" { Ok(()) } else { bail!(count) }
+        if count.trim() == "12" { Ok(()) } else { bail!(count) }
     })?;
-    here.run("(sleep 1000 < /dev/zvol/san-pool/many/v57) > /dev/null 2>&1 &")?;
+    here.run("(sleep 1000 < /dev/zvol/san-pool/many/v7) > /dev/null 2>&1 &")?;
     here.expect("stop", 1, &["in use by sleep (process "])?;
-    ensure!(here.run(zvols)?.trim() == "100", "a refused stop took nodes of zvols away");
+    ensure!(here.run(zvols)?.trim() == "12", "a refused stop took nodes of zvols away");
     here.expect("monitor", 0, &[])?;
     here.run("pkill sleep")?;
     here.expect("stop", 0, &[])?;
