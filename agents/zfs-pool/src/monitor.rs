@@ -9,7 +9,7 @@ use hasan::zfs::{self, PoolState};
 const CHECKED: &str = "hasan:checked";
 
 pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome {
-    let Some(state) = zfs::pool_state(machine, pool)? else { return absent(machine, pool) };
+    let Some(state) = zfs::settled_pool_state(machine, pool)? else { return absent(machine, pool) };
     if !state.is_usable() {
         return Err(Fault::generic(format!(
             "the pool {pool} is imported, but it is {}",

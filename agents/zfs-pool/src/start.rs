@@ -73,7 +73,7 @@ fn asked(values: &Values) -> Result<Policy, Fault> {
 
 /// A pool that is here and works is started, weak or not.
 fn settled(machine: &Machine, pool: &str, values: &Values) -> Outcome {
-    match zfs::pool_state(machine, pool)? {
+    match zfs::settled_pool_state(machine, pool)? {
         Some(PoolState::Online | PoolState::Degraded) => Ok(Rc::Success),
         Some(_) => monitor::monitor(machine, pool, values),
         None => Err(Fault::generic(format!("the pool {pool} is not there after its import"))),

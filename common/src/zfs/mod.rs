@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::ocf::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The state of an imported pool (`module/zfs/spa_misc.c`, `spa_state_to_name`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub enum PoolState {
     Online,
     /// It works without some vdev.
     Degraded,
+    /// Its vdevs are being opened or closed: at an import and an export, and for a moment whenever a scrub begins
+    /// (`module/zfs/dsl_scan.c`, `dsl_scan`). The word tells nothing of the pool.
+    Between(String),
     /// Any other word, such as SUSPENDED: it is imported but does not work.
     Other(String),
 }
@@ -35,7 +39,7 @@ impl PoolState {
         match self {
             PoolState::Online => "ONLINE",
             PoolState::Degraded => "DEGRADED",
-            PoolState::Other(word) => word,
+            PoolState::Between(word) | PoolState::Other(word) => word,
         }
     }
 }
@@ -54,8 +58,31 @@ pub fn pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fa
     Ok(Some(match text.as_str() {
         "ONLINE" => PoolState::Online,
         "DEGRADED" => PoolState::Degraded,
+        // Nobody can take a whole pool offline: its root is closed.
+        "OFFLINE" | "TRANSITIONING" => PoolState::Between(text),
         other => PoolState::Other(other.to_string()),
     }))
+}
+
+/// How long a pool may be between two states: a vdev that does not answer is not opened before its path has failed.
+const BETWEEN: Duration = Duration::from_secs(10);
+
+/// The same for whoever goes by it: while the pool's vdevs are opened or closed it waits for the state that comes of that, at
+/// most ten seconds.
+pub fn settled_pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fault> {
+    settle(machine, || pool_state(machine, pool))
+}
+
+fn settle(
+    machine: &Machine,
+    mut look: impl FnMut() -> Result<Option<PoolState>, Fault>,
+) -> Result<Option<PoolState>, Fault> {
+    let mut state = None;
+    machine.await_condition(BETWEEN, || {
+        state = look()?;
+        Ok(!matches!(state, Some(PoolState::Between(_))))
+    })?;
+    Ok(state)
 }
 
 /// The imported pools, from kstat; `None` if the ZFS module is not loaded.
@@ -209,6 +236,7 @@ pub fn zvol_of(device: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn only_local_user_properties_count() {
@@ -232,6 +260,32 @@ mod tests {
         let apart = "p/v/a\tguid\t77\t-\np/v/b\tguid\t78\t-\np/v/a\ttype\tvolume\t-\n";
         let fault = parse_datasets(apart).unwrap_err();
         assert!(fault.reason.contains("\"p/v/a\" in two places"), "{}", fault.reason);
+    }
+
+    #[test]
+    fn a_pool_between_two_states_is_awaited() {
+        let root = std::env::temp_dir().join(format!("hasan-between-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let path = Path::new("/proc/spl/kstat/zfs/p/state");
+        // What the kernel says, one word after the other; the last one to whoever looks again.
+        let says = |words: &[&str]| {
+            let mut words = words.iter();
+            settle(&machine, || {
+                if let Some(word) = words.next() {
+                    machine.replace_file(path, word)?;
+                }
+                pool_state(&machine, "p")
+            })
+        };
+        let of = |words: &[&str]| says(words).unwrap().unwrap();
+        assert_eq!(of(&["OFFLINE", "TRANSITIONING", "ONLINE"]), PoolState::Online);
+        assert_eq!(of(&["OFFLINE", "SUSPENDED", "ONLINE"]).word(), "SUSPENDED");
+        assert_eq!(of(&["DEGRADED", "ONLINE"]), PoolState::Degraded);
+        std::fs::remove_dir_all(root).unwrap();
+        assert_eq!(says(&[]).unwrap(), None);
+        let late = Machine::local(Instant::now());
+        let stays = || Ok(Some(PoolState::Between("OFFLINE".to_string())));
+        assert!(!settle(&late, stays).unwrap().unwrap().is_usable());
     }
 
     #[test]

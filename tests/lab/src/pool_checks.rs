@@ -285,6 +285,24 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Begins and ends a scrub again and again while monitors run; says how many monitors found the pool not well, and how often
+/// each of the kernel's words for it was seen.
+const SCRUBS: &str = "{ while :; do cat /proc/spl/kstat/zfs/san-pool/state; done; } > /run/words & reader=$!
+    { for i in $(seq 20); do zpool scrub san-pool; zpool scrub -s san-pool; done; } > /dev/null 2>&1 & scrubs=$!
+    wrong=0; while kill -0 $scrubs 2> /dev/null; do $monitor > /dev/null 2>&1 || wrong=$((wrong + 1)); done
+    kill $reader; echo $wrong $(sort /run/words | uniq -c)";
+
+/// Whenever a scrub begins, the kernel calls a pool that works OFFLINE for a moment: no monitor says so.
+pub(crate) fn scrubs(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let script = format!("{}monitor='{AGENTS}/{POOL} monitor'\n{SCRUBS}", exports(""));
+    let said = ssh::within(lab, here.node, timers::CLUSTER, &script)?;
+    println!("monitors that found it not well, and the kernel's words: {}", said.trim());
+    ensure!(said.contains("OFFLINE"), "no scrub was seen to begin: {said}");
+    ensure!(said.starts_with("0 "), "a monitor took a scrub for a failure: {said}");
+    Ok(())
+}
+
 /// All legs are lost: the monitor says so, and a stop fails, both as quickly as ever.
 pub(crate) fn suspended(lab: &Lab) -> Result<()> {
     let (here, _) = by_hand(lab)?;
