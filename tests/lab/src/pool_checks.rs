@@ -288,7 +288,7 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
 /// Begins and ends a scrub again and again while monitors run; says how many monitors found the pool not well, and how often
 /// each of the kernel's words for it was seen.
 const SCRUBS: &str = "{ while :; do cat /proc/spl/kstat/zfs/san-pool/state; done; } > /run/words & reader=$!
-    { for i in $(seq 20); do zpool scrub san-pool; zpool scrub -s san-pool; done; } > /dev/null 2>&1 & scrubs=$!
+    { for i in $(seq 6); do zpool scrub san-pool; zpool scrub -s san-pool; done; } > /dev/null 2>&1 & scrubs=$!
     wrong=0; while kill -0 $scrubs 2> /dev/null; do $monitor > /dev/null 2>&1 || wrong=$((wrong + 1)); done
     kill $reader; echo $wrong $(sort /run/words | uniq -c)";
 
