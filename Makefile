@@ -1,4 +1,4 @@
-# make demo: the main job, in virtual machines. make test: all tests. Both install what they need (Debian, as root);
+# make demo: the main job, in virtual machines. make test: the tests that fit into an hour. Both install what they need (Debian, as root);
 # Rust, by rustup, is the one thing that must be there.
 TARGET := x86_64-unknown-linux-musl
 LAB := target/release/lab

@@ -11,10 +11,7 @@ const CHECKED: &str = "hasan:checked";
 pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     let Some(state) = zfs::settled_pool_state(machine, pool)? else { return absent(machine, pool) };
     if !state.is_usable() {
-        return Err(Fault::generic(format!(
-            "the pool {pool} is imported, but it is {}",
-            state.word()
-        )));
+        return Err(unusable(pool, &state));
     }
     let is_deep = ocf::check_level() >= 10;
     if is_deep {
@@ -30,6 +27,11 @@ pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome
         return Ok(Rc::Success);
     }
     Err(Fault::new(Rc::Degraded, format!("the pool {pool} is DEGRADED: {unwell}")))
+}
+
+/// A pool that is here and does not work.
+pub(crate) fn unusable(pool: &str, state: &PoolState) -> Fault {
+    Fault::generic(format!("the pool {pool} is imported, but it is {}", state.word()))
 }
 
 /// No pool in the kernel means no pool only while nobody imports it.

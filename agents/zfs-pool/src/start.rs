@@ -8,7 +8,7 @@ use hasan::config;
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Values};
 use hasan::pacemaker;
-use hasan::zfs::{self, Claim, PoolState};
+use hasan::zfs::{self, Claim};
 
 /// What can be said without a look at the legs.
 pub(crate) fn validate(machine: &Machine, values: &Values) -> Outcome {
@@ -31,12 +31,12 @@ pub(crate) fn validate(machine: &Machine, values: &Values) -> Outcome {
 
 pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     if zfs::pool_state(machine, pool)?.is_some() {
-        return settled(machine, pool, values);
+        return settled(machine, pool);
     }
     let lock = lock::take(machine, pool)?;
     // The import that held the lock may have ended well.
     if zfs::pool_state(machine, pool)?.is_some() {
-        return settled(machine, pool, values);
+        return settled(machine, pool);
     }
     let backend = config::load(machine, values.required(&BACKEND)?.as_ref())?;
     // Before all that asks the module something.
@@ -63,7 +63,7 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     apply::import(machine, &lock, &seen, newest, &decision, &options)?;
     check_multihost(machine, pool, asked(values)?)?;
     datasets::open(machine, pool, &options)?;
-    settled(machine, pool, values)
+    settled(machine, pool)
 }
 
 fn asked(values: &Values) -> Result<Policy, Fault> {
@@ -72,10 +72,10 @@ fn asked(values: &Values) -> Result<Policy, Fault> {
 }
 
 /// A pool that is here and works is started, weak or not.
-fn settled(machine: &Machine, pool: &str, values: &Values) -> Outcome {
+fn settled(machine: &Machine, pool: &str) -> Outcome {
     match zfs::settled_pool_state(machine, pool)? {
-        Some(PoolState::Online | PoolState::Degraded) => Ok(Rc::Success),
-        Some(_) => monitor::monitor(machine, pool, values),
+        Some(state) if state.is_usable() => Ok(Rc::Success),
+        Some(state) => Err(monitor::unusable(pool, &state)),
         None => Err(Fault::generic(format!("the pool {pool} is not there after its import"))),
     }
 }

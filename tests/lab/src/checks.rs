@@ -105,7 +105,7 @@ pub(crate) fn test(lab: &Lab, only: &[String], all: bool) -> Result<()> {
     let begun = Instant::now();
     let Plan { always, in_time } = plan(only, all, faults::seed()?);
     let (mut passed, mut failed, mut not_run) = (Vec::new(), Vec::new(), Vec::new());
-    let mut run = |(name, check): Check| match timed(lab, name, check) {
+    let mut run = |(name, check): Check| match run_one(lab, name, check) {
         Ok(line) => passed.push(line),
         Err(line) => failed.push(line),
     };
@@ -131,7 +131,7 @@ pub(crate) fn test(lab: &Lab, only: &[String], all: bool) -> Result<()> {
 }
 
 /// Runs a check; a line of how it ended.
-fn timed(lab: &Lab, name: &str, check: fn(&Lab) -> Result<()>) -> Result<String, String> {
+fn run_one(lab: &Lab, name: &str, check: fn(&Lab) -> Result<()>) -> Result<String, String> {
     println!("\n==== {name}");
     let begun = Instant::now();
     let result = check(lab);
