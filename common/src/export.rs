@@ -11,6 +11,10 @@ use crate::ocf::{Fault, Rc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+/// Is there while the other node is shut out, so that a target that is made anew does not let it in. A boot clears it: then
+/// nothing of ours is written to.
+const PEER_IS_OUT: &str = "/run/hasan/peer-is-shut-out";
+
 /// What is there of the export.
 struct Actual {
     maps: Vec<Map>,
@@ -76,9 +80,11 @@ fn steps_up(
     actual: &Actual,
     credentials: Option<Credentials>,
 ) -> Result<Vec<lio::Step>, Fault> {
-    let initiators = BTreeSet::from([backend.peer.initiator.clone()]);
+    let is_out = machine.exists(Path::new(PEER_IS_OUT));
+    let peer = Some(backend.peer.initiator.clone()).filter(|_| !is_out);
+    let initiators: BTreeSet<String> = peer.into_iter().collect();
     let who = Who::Initiator(backend.peer.initiator.clone());
-    let credentials = credentials.map(|some| (who, some)).into_iter().collect();
+    let credentials = credentials.filter(|_| !is_out).map(|some| (who, some)).into_iter().collect();
     let shell = Shell { initiators, credentials, ..shell(machine, backend, actual)? };
     Ok(lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))
 }
@@ -91,6 +97,7 @@ pub fn is_peer_shut_out(machine: &Machine, backend: &Backend) -> bool {
 /// Ends the other node's session with our legs, and lets it begin no other one.
 pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     let _lock = lio::lock(machine)?;
+    machine.replace_file(Path::new(PEER_IS_OUT), "")?;
     let actual = observe(machine, backend)?;
     if actual.tpg.is_none() {
         return Ok(());
@@ -109,6 +116,7 @@ pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> 
 /// Lets the other node use our legs again.
 pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     let _lock = lio::lock(machine)?;
+    machine.remove_file(Path::new(PEER_IS_OUT))?;
     let actual = observe(machine, backend)?;
     let credentials = backend.credentials(machine, &backend.peer.initiator)?;
     Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual, credentials)?)?)
@@ -211,4 +219,28 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
         "the backend target {} is not complete: run systemctl restart hasan-backend-export",
         backend.iqn
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_made_anew_does_not_let_in_who_is_shut_out() {
+        let root = std::env::temp_dir().join(format!("hasan-export-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let mut backend = Backend::default();
+        backend.peer.initiator = "iqn.2025-01.lab.home:b".to_string();
+        let nothing = Actual { maps: Vec::new(), tpg: None, backstores: Vec::new() };
+        let lets_in = || {
+            let steps = steps_up(&machine, &backend, &nothing, None).unwrap();
+            format!("{steps:?}").contains(&backend.peer.initiator)
+        };
+        assert!(lets_in());
+        machine.replace_file(Path::new(PEER_IS_OUT), "").unwrap();
+        assert!(!lets_in());
+        machine.remove_file(Path::new(PEER_IS_OUT)).unwrap();
+        assert!(lets_in());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }

@@ -131,9 +131,9 @@ pub fn observe(machine: &Machine) -> Result<Vec<Map>, Fault> {
         let folder = Path::new("/sys/block").join(&block);
         // A map that is being removed loses its attributes first: then it is not there.
         let (Some(uuid), Some(sectors), Some(stat)) = (
-            machine.read(&folder.join("dm/uuid"))?,
+            machine.read_vanishing(&folder.join("dm/uuid"))?,
             sectors(machine, &folder)?,
-            machine.read(&folder.join("stat"))?,
+            machine.read_vanishing(&folder.join("stat"))?,
         ) else {
             continue;
         };
@@ -183,7 +183,7 @@ pub fn answering<'a>(maps: &'a [Map], sessions: &[Session]) -> Vec<&'a Map> {
 /// The kernel tells no number.
 pub fn sectors(machine: &Machine, folder: &Path) -> Result<Option<u64>, Fault> {
     let path = folder.join("size");
-    let Some(text) = machine.read(&path)? else { return Ok(None) };
+    let Some(text) = machine.read_vanishing(&path)? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
         Fault::generic(format!("cannot read {}: {text:?} is not a size", path.display()))
     })
@@ -232,7 +232,7 @@ pub fn exchange_path(machine: &Machine, leg: &Leg, block: &str, sectors: u64) ->
 /// Takes a path that came back into use again, and lets I/O wait again when it is lost.
 pub fn reinstate_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(), Fault> {
     message(machine, leg, &format!("reinstate_path {numbers}"))?;
-    message(machine, leg, "queue_if_no_path")
+    let_wait(machine, leg)
 }
 
 /// Sends no I/O by a path any more: it waits.
@@ -249,13 +249,18 @@ fn message(machine: &Machine, leg: &Leg, text: &str) -> Result<(), Fault> {
     machine.run("dmsetup", &["message", leg.name(), "0", text]).map(|_| ())
 }
 
-/// Removes a map. It must not be in use.
+/// Lets the I/O of a leg without a path wait again.
+pub fn let_wait(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
+    message(machine, leg, "queue_if_no_path")
+}
+
+/// Removes a map. It must not be in use; udev's look at it, which each change of it brings, is waited for.
 pub fn remove(machine: &Machine, map: &Map) -> Result<(), Fault> {
     let name = match map.role {
         Role::Export => map.leg.export_name(),
         Role::Local | Role::Remote => map.leg.name().to_string(),
     };
-    machine.run("dmsetup", &["remove", &name]).map(|_| ())
+    machine.run("dmsetup", &["remove", "--retry", &name]).map(|_| ())
 }
 
 #[cfg(test)]

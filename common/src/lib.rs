@@ -3,6 +3,7 @@
 
 pub mod ocf;
 
+pub mod aside;
 pub mod chap;
 pub mod config;
 pub mod export;

@@ -2,45 +2,17 @@
 //! when the watch has mended the leg's path or let the leg go.
 
 use crate::healing::leg_of;
+use hasan::aside::Aside;
 use hasan::legs::Leg;
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Status, Vdev};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
-/// How long the programs may take: a vdev that changes its state holds up `zpool` for long.
-const TIME: Duration = Duration::from_secs(120);
 /// How long a leg may take to show its label.
 const LABEL: Duration = Duration::from_secs(5);
-
-/// Something that goes on beside the watch. Dropped, it goes on unheard.
-pub(crate) struct Aside<T>(mpsc::Receiver<Result<T, Fault>>);
-
-impl<T: Send + 'static> Aside<T> {
-    pub(crate) fn begin(
-        machine: &Machine,
-        work: impl FnOnce(&Machine) -> Result<T, Fault> + Send + 'static,
-    ) -> Aside<T> {
-        let (sender, receiver) = mpsc::channel();
-        let machine = machine.with_time(TIME);
-        std::thread::spawn(move || sender.send(work(&machine)));
-        Aside(receiver)
-    }
-
-    /// What it led to; `None` while it goes on.
-    pub(crate) fn result(&self) -> Option<Result<T, Fault>> {
-        match self.0.try_recv() {
-            Ok(result) => Some(result),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                Some(Err(Fault::generic("a thread of the watch has ended without a word")))
-            }
-        }
-    }
-}
 
 /// What a look at a pool has seen.
 pub(crate) struct Seen {
@@ -87,32 +59,7 @@ fn foreign(
 fn pool_of(machine: &Machine, leg: &str) -> Result<Option<u64>, Fault> {
     let device = Path::new("/dev/mapper").join(leg);
     let label = Aside::begin(machine, move |machine| zfs::read_label(machine, &device));
-    let silent = |_| Fault::generic(format!("the leg {leg} does not answer"));
-    let label = label.0.recv_timeout(LABEL).map_err(silent)??;
+    let silent = || Fault::generic(format!("the leg {leg} does not answer"));
+    let label = label.result_within(LABEL).ok_or_else(silent)??;
     Ok(label.map(|label| label.pool_guid))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-
-    #[test]
-    fn what_goes_on_beside_is_not_waited_for_and_its_end_is_heard_once() {
-        let machine = Machine::local(Instant::now() + Duration::from_secs(30));
-        let (go, may_go) = mpsc::channel();
-        let aside = Aside::begin(&machine, move |_| {
-            may_go.recv().map_err(|_| Fault::generic("nobody lets it go"))
-        });
-        assert!(aside.result().is_none());
-        go.send(7).unwrap();
-        let mut result = None;
-        let is_over = machine.await_condition(TIME, || {
-            result = aside.result();
-            Ok(result.is_some())
-        });
-        assert!(is_over.unwrap());
-        assert_eq!(result.unwrap().unwrap(), 7);
-        assert!(aside.result().unwrap().unwrap_err().reason.contains("without a word"));
-    }
 }

@@ -93,8 +93,9 @@ pub(crate) fn decide(
     let is_well = |vdev: &&Vdev| {
         vdev.errors == 0 && (vdev.state == "ONLINE" || has_degraded && vdev.state == DEGRADED)
     };
+    let is_resilvering = status.scan == Scan::Running || status.vdevs.iter().any(|v| v.resilvering);
     // One that was lost just now looks well until ZFS has asked it for something.
-    if status.scan == Scan::Running || !are_all || !others.iter().all(is_well) {
+    if is_resilvering || !are_all || !others.iter().all(is_well) {
         return Verdict::Wait;
     }
     let in_doubt = legs.iter().filter(|vdev| vdev.errors > 0 || vdev.state == DEGRADED);
@@ -154,6 +155,7 @@ mod tests {
         for (scan, b1, scrubbed, want) in [
             (Scan::Other, well.clone(), None, Verdict::Well),
             (Scan::Running, well.clone(), None, Verdict::Wait),
+            (Scan::Other, Vdev { resilvering: true, ..well.clone() }, None, Verdict::Wait),
             (Scan::Running, four.clone(), None, Verdict::Wait),
             (Scan::Other, four.clone(), None, Verdict::Scrub(errors(4))),
             // Somebody's scrub of before the error.

@@ -1,6 +1,7 @@
 //! One pass of the watch: observe, plan, apply.
 
 use crate::flow::Flow;
+use crate::notify::{ALIVE, notify};
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
 use crate::said::Said;
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// Pause between two tries to log in: the peer may be down for long.
 const LOGIN_PAUSE: Duration = Duration::from_secs(3);
+/// Time to change the cluster's configuration and to see that it is changed: seven programs, of a cluster that has just lost a
+/// node. I/O waits for it, and to begin anew would take longer.
+const CLUSTER: Duration = Duration::from_secs(90);
 
 /// What lives from one pass to the next. All of it can be lost: a new watch finds it again.
 #[derive(Default)]
@@ -51,13 +55,17 @@ impl Watch {
         // Legs first: without a cluster the questions to it fail.
         if let Err(fault) = self.standing.publish(machine, backend, has_session) {
             tracing::debug!("{}", fault.reason);
-            self.standing.be_patient();
         }
         // While the other node is shut out it may have the pool on its legs still.
-        let is_shut_out = self.standing.is_peer_shut_out(machine, backend)?;
+        let is_shut_out =
+            self.standing.is_peer_shut_out(machine, backend).unwrap_or_else(|fault| {
+                self.said.error(&fault.reason);
+                true
+            });
         let nothing = BTreeSet::new();
         let here = if is_shut_out { &nothing } else { &self.memory.in_use };
-        self.pools.pass(machine, backend, here)
+        notify(ALIVE);
+        self.pools.pass(&machine.with_time(CLUSTER), backend, here)
     }
 
     /// The legs whose I/O stands still.
@@ -156,9 +164,11 @@ impl Watch {
         if pools::imported(machine, backend)?.is_empty() {
             return Ok(());
         }
-        self.pools.mark_for_release(machine, backend)?;
+        notify(ALIVE);
+        let patient = machine.with_time(CLUSTER);
+        self.pools.mark_for_release(&patient, backend)?;
         for leg in lost {
-            legs::fail_if_no_path(machine, leg)?;
+            legs::fail_if_no_path(&patient, leg)?;
             self.memory.released.insert(leg.clone());
             tracing::warn!("leg {leg} is let go; the pool goes on without it");
         }

@@ -1,12 +1,13 @@
 //! The pools on the legs, while they are imported here: what is known of each, and the way back of legs that have
 //! returned. Nothing here waits for ZFS.
 
-use crate::aside::{self, Aside, Seen};
+use crate::aside::{self, Seen};
 use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven};
 use crate::marks::Marks;
 use crate::presence::Presence;
 use crate::publish;
 use crate::said::Said;
+use hasan::aside::Aside;
 use hasan::config::Backend;
 use hasan::legs::Leg;
 use hasan::machine::{Follow, Machine};
@@ -18,6 +19,11 @@ use std::time::{Duration, Instant};
 
 /// Pause between two looks at a pool that is not well.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// How long a pool has to look well before its marks go. A resilver that an import asks for begins some transaction groups
+/// after it (`spa_load`, `SPA_ASYNC_RESILVER`), five seconds each (`zfs_txg_timeout`); until then ZFS shows legs that miss
+/// writes as ONLINE, and no scan.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// What is kept of all pools.
 #[derive(Default)]
@@ -37,6 +43,8 @@ struct Pool {
     news: bool,
     marks: Marks,
     look: Option<Look>,
+    /// Since when each look has found it well.
+    well_since: Option<Instant>,
     /// What is being done to it. A scrub that has begun ends with the errors that each leg had before.
     change: Option<Aside<Option<Errors>>>,
     /// The errors of each leg when the last scrub of ours began.
@@ -128,17 +136,22 @@ impl Care {
     }
 }
 
-/// Whether a line of `zpool events -H`, time and class, tells of errors or of a vdev's state. A slow I/O is neither.
+/// Whether a line of `zpool events -H`, time and class, tells of errors, of a vdev's state, or of legs that miss writes. A
+/// slow I/O is none of these.
 fn is_news(line: &str) -> bool {
     let class = line.split('\t').nth(1).unwrap_or(line);
-    !matches!(class, "ereport.fs.zfs.delay" | "ereport.fs.zfs.deadman")
-        && (class.starts_with("ereport.") || class.starts_with("resource."))
+    let is_resilver =
+        matches!(class, "sysevent.fs.zfs.resilver_start" | "sysevent.fs.zfs.vdev_attach");
+    is_resilver
+        || !matches!(class, "ereport.fs.zfs.delay" | "ereport.fs.zfs.deadman")
+            && (class.starts_with("ereport.") || class.starts_with("resource."))
 }
 
 impl Pool {
     /// What was seen of the pool, and what a look will see that has begun, is not true any more.
     fn disbelieve(&mut self) {
         self.look = None;
+        self.well_since = None;
         self.news = true;
         self.unwell = true;
     }
@@ -224,16 +237,29 @@ impl Pool {
         if !seen.foreign.is_empty() {
             self.said.error(&advice(name, &seen.foreign));
         }
-        match decide(&seen.status, &usable, are_all, self.scrubbed.as_ref()) {
+        let verdict = decide(&seen.status, &usable, are_all, self.scrubbed.as_ref());
+        let is_settled = self.is_settled(&verdict, Instant::now());
+        match verdict {
             Verdict::BringBack(vdevs) => self.bring_back(machine, name, vdevs),
             Verdict::Scrub(errors) => self.scrub(machine, name, errors),
             // What has happened since may be another error.
             Verdict::Clear | Verdict::Well if self.news => {}
             Verdict::Clear => self.clear(machine, name),
+            Verdict::Well if !is_settled => {}
             Verdict::Well => return self.end(machine, backend, name, &seen.status),
             Verdict::Wait => {}
         }
         Ok(())
+    }
+
+    /// Whether the pool has been well for so long that no resilver is to come.
+    fn is_settled(&mut self, verdict: &Verdict, now: Instant) -> bool {
+        if self.news || *verdict != Verdict::Well {
+            self.well_since = None;
+            return false;
+        }
+        let since = *self.well_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= SETTLED
     }
 
     /// In tens of percent: each change costs the cluster something.

@@ -2,7 +2,7 @@ use super::*;
 use hasan::zfs::{Scan, Vdev};
 use std::path::Path;
 
-/// A look at a pool of two legs that are well, which has ended.
+/// A look at a pool of two legs that are well, which has ended; the ones before it have found the same for long.
 fn pool_seen_well() -> Pool {
     let vdev = |name: &str| Vdev {
         name: name.to_string(),
@@ -17,7 +17,9 @@ fn pool_seen_well() -> Pool {
     let seen = Seen { status, foreign: BTreeSet::new() };
     let machine = Machine::local(Instant::now());
     let seen = Aside::begin(&machine, |_| Ok(seen));
-    Pool { unwell: true, look: Some(Look { seen, here: Some(other()) }), ..Pool::default() }
+    let well_since = Instant::now().checked_sub(SETTLED);
+    let look = Some(Look { seen, here: Some(other()) });
+    Pool { unwell: true, look, well_since, ..Pool::default() }
 }
 
 fn other() -> BTreeSet<Leg> {
@@ -47,10 +49,35 @@ fn marks_are_removed_only_after_a_look_that_is_still_true() {
     let mut pool = pool_seen_well();
     pool.news = true;
     assert!(attend(&mut pool, Some(&other())).is_ok());
+    // Just imported: ZFS may be about to begin a resilver.
+    let mut pool = pool_seen_well();
+    pool.well_since = None;
+    assert!(attend(&mut pool, Some(&other())).is_ok());
     for (then, now) in [(Some(other()), None), (None, Some(other()))] {
         let mut pool = pool_seen_well();
         pool.look.as_mut().unwrap().here = then;
         assert!(attend(&mut pool, now.as_ref()).is_ok());
+    }
+}
+
+#[test]
+fn a_pool_is_settled_when_it_was_well_for_long_without_news() {
+    let (mut pool, start) = (Pool::default(), Instant::now());
+    let mut at = |seconds, verdict, news| {
+        pool.news = news;
+        pool.is_settled(&verdict, start + Duration::from_secs(seconds))
+    };
+    for (seconds, verdict, news, want) in [
+        (0, Verdict::Well, false, false),
+        (29, Verdict::Well, false, false),
+        (30, Verdict::Well, false, true),
+        (31, Verdict::Well, true, false),
+        (60, Verdict::Well, false, false),
+        (89, Verdict::Wait, false, false),
+        (90, Verdict::Well, false, false),
+        (120, Verdict::Well, false, true),
+    ] {
+        assert_eq!(at(seconds, verdict, news), want, "{seconds}");
     }
 }
 
@@ -81,6 +108,9 @@ fn errors_and_changes_are_news() {
         ("Nov 21 2026 13:00:00.1\tresource.fs.zfs.statechange", true),
         ("Nov 21 2026 13:00:00.1\tereport.fs.zfs.delay", false),
         ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.history_event", false),
+        ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.resilver_start", true),
+        ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.vdev_attach", true),
+        ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.resilver_finish", false),
     ] {
         assert_eq!(is_news(line), want, "{line}");
     }

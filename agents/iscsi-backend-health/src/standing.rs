@@ -10,7 +10,8 @@ use hasan::{export, zfs};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Pause between two questions to the cluster.
+/// Pause between two questions to the cluster, from the end of one: a starved machine's cluster has to come to something else,
+/// too.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The same while there is no cluster to ask.
 const LONG_PAUSE: Duration = Duration::from_secs(15);
@@ -31,12 +32,12 @@ pub(crate) struct Standing {
 struct Pause(Option<Instant>);
 
 impl Pause {
-    fn is_over(&mut self) -> bool {
-        let is_over = self.0.is_none_or(|next| Instant::now() >= next);
-        if is_over {
-            self.0 = Some(Instant::now() + PAUSE);
-        }
-        is_over
+    fn is_over(&self) -> bool {
+        self.0.is_none_or(|next| Instant::now() >= next)
+    }
+
+    fn begin(&mut self, length: Duration) {
+        self.0 = Some(Instant::now() + length);
     }
 }
 
@@ -56,6 +57,13 @@ impl Standing {
         if !imported(machine, backend)?.is_empty() {
             return Ok(());
         }
+        let result = self.publish_now(machine);
+        // One that waits for its cluster need not ask each time.
+        self.publish.begin(if result.is_ok() { PAUSE } else { LONG_PAUSE });
+        result
+    }
+
+    fn publish_now(&mut self, machine: &Machine) -> Result<(), Fault> {
         let own = pacemaker::own_name(machine)?;
         let cib = pacemaker::cib(machine)?;
         if let Some(fresh) = &self.fresh
@@ -86,25 +94,27 @@ impl Standing {
         if !self.peer.is_over() {
             return Ok(true);
         }
-        let peer = &backend.peer.node;
-        let cib = pacemaker::cib(machine)?;
-        let shut_out = cib.attribute(peer, pacemaker::SHUT_OUT);
-        let is_anew = has_published_anew(shut_out, cib.attribute(peer, pacemaker::FRESH));
-        if !is_anew || pacemaker::cluster(machine, peer)?.peer != NodeState::Online {
-            return Ok(true);
-        }
-        export::let_peer_in(machine, backend)?;
-        if shut_out.is_some() {
-            pacemaker::remove_attribute(machine, peer, pacemaker::SHUT_OUT)?;
-        }
-        tracing::info!("{peer} has joined anew, and may use the legs of this node again");
-        Ok(false)
+        let result = let_in_anew(machine, backend);
+        self.peer.begin(PAUSE);
+        result.map(|is_let_in| !is_let_in)
     }
+}
 
-    /// Nobody has answered: a node that waits for its cluster need not ask each time.
-    pub(crate) fn be_patient(&mut self) {
-        self.publish.0 = Some(Instant::now() + LONG_PAUSE);
+/// Lets the other node in if it is proven not to be the one that was taken for dead; returns whether it did.
+fn let_in_anew(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
+    let peer = &backend.peer.node;
+    let cib = pacemaker::cib(machine)?;
+    let shut_out = cib.attribute(peer, pacemaker::SHUT_OUT);
+    let is_anew = has_published_anew(shut_out, cib.attribute(peer, pacemaker::FRESH));
+    if !is_anew || pacemaker::cluster(machine, peer)?.peer != NodeState::Online {
+        return Ok(false);
     }
+    export::let_peer_in(machine, backend)?;
+    if shut_out.is_some() {
+        pacemaker::remove_attribute(machine, peer, pacemaker::SHUT_OUT)?;
+    }
+    tracing::info!("{peer} has joined anew, and may use the legs of this node again");
+    Ok(true)
 }
 
 /// Whether a node that is shut out is proven not to be the one that was taken for dead. Without the
@@ -125,14 +135,12 @@ mod tests {
     #[test]
     fn one_question_does_not_keep_the_other_from_being_asked() {
         let mut standing = Standing::default();
-        for _ in 0..3 {
-            assert!(standing.publish.is_over() && standing.peer.is_over());
-            assert!(!standing.publish.is_over() && !standing.peer.is_over());
-            standing.be_patient();
-            standing.peer.0 = None;
-            assert!(!standing.publish.is_over());
-            standing.publish.0 = None;
-        }
+        assert!(standing.publish.is_over() && standing.peer.is_over());
+        standing.publish.begin(LONG_PAUSE);
+        assert!(!standing.publish.is_over() && standing.peer.is_over());
+        standing.publish.begin(Duration::ZERO);
+        standing.peer.begin(PAUSE);
+        assert!(standing.publish.is_over() && !standing.peer.is_over());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 const LOCK: &str = "/run/hasan/backend-watch.lock";
 /// Pause between two passes.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Time for the programs of one pass; the unit's WatchdogSec= is longer.
+/// Time for the programs of one pass, but for changes of the cluster's configuration; the unit's WatchdogSec= is longer.
 const PASS: Duration = Duration::from_secs(30);
 
 pub(crate) fn main(name: &str) -> ExitCode {

@@ -6,7 +6,7 @@ use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::pacemaker::{Change, Cib, Condition, NodeState, Owner};
-use hasan::zfs::Label;
+use hasan::zfs::{self, Label};
 use hasan::{export, iscsi, pacemaker};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -147,5 +147,13 @@ pub(crate) fn import(
     let guid = newest.pool_guid.to_string();
     arguments.extend(from);
     arguments.push(&guid);
-    machine.run_holding(lock, "zpool", &arguments).map(|_| ())
+    let result = machine.run_holding(lock, "zpool", &arguments).map(|_| ());
+    // Up to ZFS 2.1 it says so, too, of a pool that is imported, of which a dataset cannot be mounted or shared.
+    match result {
+        Err(fault) if zfs::pool_state(machine, &newest.pool)?.is_some_and(|it| it.is_usable()) => {
+            tracing::error!("the pool is imported, and {}", fault.reason);
+            Ok(())
+        }
+        result => result,
+    }
 }

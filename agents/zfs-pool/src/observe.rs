@@ -1,6 +1,7 @@
 //! Reads what the decision rests on.
 
 use crate::decide::{Policy, Seen};
+use hasan::aside::Aside;
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Map};
 use hasan::machine::Machine;
@@ -8,6 +9,7 @@ use hasan::ocf::Fault;
 use hasan::pacemaker::{Cib, Cluster};
 use hasan::{iscsi, pacemaker, zfs};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// What the decision rests on; and the cluster's configuration that it was taken from, in which the decision is written
 /// down.
@@ -20,7 +22,7 @@ pub(crate) fn observe(
 ) -> Result<(Seen, Cib), Fault> {
     let maps = legs::observe(machine)?;
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
-    let carried = labels(machine, &legs::answering(&maps, &sessions))?;
+    let carried = labels(machine, backend, &legs::answering(&maps, &sessions))?;
     let missing = |legs: &mut dyn Iterator<Item = &Leg>| -> Vec<Leg> {
         legs.filter(|leg| !carried.contains_key(*leg)).cloned().collect()
     };
@@ -47,18 +49,92 @@ pub(crate) fn observe(
     Ok((seen, cib))
 }
 
+/// How long a leg may take to show its label: far longer than a lost session takes to be known as such.
+const LABEL: Duration = Duration::from_secs(30);
+/// Pause between two looks at its path meanwhile.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a read takes to fail, once nothing waits any more.
+const FREED: Duration = Duration::from_secs(5);
+
 /// What lies on each leg that answers. One that carries no pool is not among them.
-fn labels(machine: &Machine, answering: &[&Map]) -> Result<BTreeMap<Leg, zfs::Label>, Fault> {
+fn labels(
+    machine: &Machine,
+    backend: &Backend,
+    answering: &[&Map],
+) -> Result<BTreeMap<Leg, zfs::Label>, Fault> {
     let mut labels = BTreeMap::new();
     for map in answering {
         // The map of a leg that has just arrived is there before udev has made its node.
         if !machine.exists(&map.leg.device()) {
             continue;
         }
-        let label = zfs::read_label(machine, &map.leg.device())?;
+        let label = label(machine, backend, &map.leg)?;
         if let Some(label) = label.filter(|label| label.state != zfs::LabelState::NoPool) {
             labels.insert(map.leg.clone(), label);
         }
     }
     Ok(labels)
+}
+
+/// The label of a leg; `None` of one that turns out to be lost. The disks of a node that was fenced look well for some
+/// seconds, and a read that is under way when the path fails would wait for the leg's return. No pool is here whose writes
+/// were to wait: so it is let fail.
+fn label(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<Option<zfs::Label>, Fault> {
+    let device = leg.device();
+    let read = Aside::begin(machine, move |machine| zfs::read_label(machine, &device));
+    let begun = Instant::now();
+    while begun.elapsed() < LABEL {
+        if let Some(result) = read.result_within(PAUSE) {
+            return result;
+        }
+        if is_lost_now(machine, backend, leg)? {
+            return release(machine, leg, &read);
+        }
+    }
+    Err(Fault::generic(format!("the leg {leg} is there and does not answer")))
+}
+
+fn release(
+    machine: &Machine,
+    leg: &Leg,
+    read: &Aside<Option<zfs::Label>>,
+) -> Result<Option<zfs::Label>, Fault> {
+    tracing::warn!("leg {leg} was lost while its label was read: it counts as missing");
+    legs::fail_if_no_path(machine, leg)?;
+    let freed = read.result_within(FREED);
+    legs::let_wait(machine, leg)?;
+    freed.map(|_| Ok(None)).unwrap_or_else(|| {
+        Err(Fault::generic(format!("the leg {leg} is lost, and a read of it does not end")))
+    })
+}
+
+/// Whether nothing takes the leg's I/O, and its session will not come back by itself soon.
+fn is_lost_now(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<bool, Fault> {
+    let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
+    let disks = || sessions.iter().flat_map(|session| &session.disks);
+    let is_blocked = disks().any(|disk| disk.state == iscsi::DiskState::Blocked);
+    let maps = legs::observe(machine)?;
+    Ok(!is_blocked && !legs::answering(&maps, &sessions).iter().any(|map| map.leg == *leg))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// A pipe stands for a map whose I/O waits: nobody answers there either.
+    #[test]
+    fn a_leg_that_is_lost_while_it_is_read_is_let_go() {
+        let root = std::env::temp_dir().join(format!("hasan-label-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let leg = Leg::new("data-b1").unwrap();
+        machine.replace_file(Path::new("/dev/mapper/other"), "").unwrap();
+        let pipe = root.join("dev/mapper/data-b1").display().to_string();
+        let local = Machine::local(Instant::now() + FREED);
+        local.run("mkfifo", &[&pipe]).unwrap();
+        // No such map can be told anything here.
+        let fault = label(&machine, &Backend::default(), &leg).unwrap_err();
+        assert!(fault.reason.contains("dmsetup"), "{}", fault.reason);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }

@@ -12,6 +12,7 @@ mod program;
 pub use program::{Answer, Follow};
 
 use crate::ocf::Fault;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -80,10 +81,15 @@ impl Machine {
 
     /// A file's text, without the newline at its end; `None` if there is no such file.
     pub fn read(&self, path: &Path) -> Result<Option<String>, Fault> {
-        let Some(bytes) = self.read_bytes(path)? else { return Ok(None) };
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Fault::generic(format!("cannot read {}: not text", path.display())))?;
-        Ok(Some(text.trim_end_matches('\n').to_string()))
+        text(path, self.read_bytes(path)?)
+    }
+
+    /// An attribute of a device, of which the kernel may say while it removes the device that there is none (`ENODEV`), and
+    /// device-mapper that the question makes no sense (`EINVAL`, `drivers/md/dm-sysfs.c`): `None`, too.
+    pub fn read_vanishing(&self, path: &Path) -> Result<Option<String>, Fault> {
+        let gone = [Errno::ENODEV, Errno::EINVAL].map(|errno| errno as i32);
+        let is_gone = |error: &io::Error| error.raw_os_error().is_some_and(|at| gone.contains(&at));
+        text(path, self.read_unless(path, is_gone)?)
     }
 
     /// A file's text, where the file must be there.
@@ -95,6 +101,14 @@ impl Machine {
 
     /// A file's bytes; `None` if there is no such file.
     pub fn read_bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+        self.read_unless(path, |_| false)
+    }
+
+    fn read_unless(
+        &self,
+        path: &Path,
+        is_gone: impl FnOnce(&io::Error) -> bool,
+    ) -> Result<Option<Vec<u8>>, Fault> {
         // By a buffer of its own: nearly all files here are attributes, a page at most, and asking for their size and making
         // room for each costs more than to read them. One read tells all of an attribute that is not a whole page.
         let is_attribute = path.starts_with("/sys");
@@ -117,7 +131,7 @@ impl Machine {
         };
         match read() {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) if is_absent(&error) || is_gone(&error) => Ok(None),
             Err(error) => Err(Fault::generic(format!("cannot read {}: {error}", path.display()))),
         }
     }
@@ -354,6 +368,13 @@ impl Machine {
 
 fn stamp_of(file: &Metadata) -> String {
     format!("{} {} {}.{}", file.ino(), file.len(), file.mtime(), file.mtime_nsec())
+}
+
+fn text(path: &Path, bytes: Option<Vec<u8>>) -> Result<Option<String>, Fault> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Fault::generic(format!("cannot read {}: not text", path.display())))?;
+    Ok(Some(text.trim_end_matches('\n').to_string()))
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -45,10 +45,10 @@ pub struct Cluster {
 /// Asks the cluster, its status and its fencing history, about itself and a node.
 pub fn cluster(machine: &Machine, peer: &str) -> Result<Cluster, Fault> {
     let status = machine.run("crm_mon", &["--one-shot", "--output-as=xml"])?;
-    let history =
-        machine.run("stonith_admin", &["--history", peer, "--output-as=xml"]).unwrap_or_default();
+    let ask = ["--history", peer, "--output-as=xml"];
+    let history = || machine.run("stonith_admin", &ask).unwrap_or_default();
     Ok(Cluster {
-        peer: decide_node_state(peer, &status, &history)?,
+        peer: decide_node_state(peer, &status, history)?,
         has_quorum: is_true(&status, "current_dc", &["with_quorum"])?,
         // The second name is that of Pacemaker 3.0.2 and later.
         fencing_enabled: is_true(
@@ -68,7 +68,12 @@ fn is_true(xml: &str, element: &str, names: &[&str]) -> Result<bool, Fault> {
     Ok(names.iter().any(|name| attributes.get(*name).map(String::as_str) == Some("true")))
 }
 
-fn decide_node_state(node: &str, status: &str, history: &str) -> Result<NodeState, Fault> {
+/// `history` is asked only for a node that has left.
+fn decide_node_state(
+    node: &str,
+    status: &str,
+    history: impl FnOnce() -> String,
+) -> Result<NodeState, Fault> {
     let nodes = elements(status, "node")?;
     let state = nodes
         .iter()
@@ -83,7 +88,7 @@ fn decide_node_state(node: &str, status: &str, history: &str) -> Result<NodeStat
     if is("unclean") {
         return Ok(NodeState::Unclean);
     }
-    let events = elements(history, "fence_event")?;
+    let events = elements(&history(), "fence_event")?;
     // The newest event comes first.
     let newest = events.iter().find(|event| event.get("target").map(String::as_str) == Some(node));
     let success =
@@ -209,13 +214,21 @@ mod tests {
             (false, false, "failed", NodeState::Offline),
             (false, false, "", NodeState::Offline),
         ] {
-            let state = decide_node_state("storage-a", &status(online, unclean), &history(last));
+            let mut is_asked = false;
+            let ask = || {
+                is_asked = true;
+                history(last)
+            };
+            let state = decide_node_state("storage-a", &status(online, unclean), ask);
             assert_eq!(state, Ok(want));
+            // A program less while the pool stands still.
+            assert_eq!(is_asked, matches!(want, NodeState::Fenced | NodeState::Offline));
         }
+        let none = || "<r/>".to_string();
         assert_eq!(
-            decide_node_state("storage-a", &status(false, false), "<r/>"),
+            decide_node_state("storage-a", &status(false, false), none),
             Ok(NodeState::Offline)
         );
-        assert!(decide_node_state("storage-x", &status(true, false), "<r/>").is_err());
+        assert!(decide_node_state("storage-x", &status(true, false), none).is_err());
     }
 }

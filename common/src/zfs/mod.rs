@@ -64,11 +64,12 @@ pub fn pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fa
     }))
 }
 
-/// How long a pool may be between two states: a vdev that does not answer is not opened before its path has failed.
-const BETWEEN: Duration = Duration::from_secs(10);
+/// How long a pool may be between two states: a vdev that does not answer is not opened before its path has failed,
+/// and the cluster has taken the mark for it.
+const BETWEEN: Duration = Duration::from_secs(15);
 
 /// The same for whoever goes by it: while the pool's vdevs are opened or closed it waits for the state that comes of that, at
-/// most ten seconds.
+/// most fifteen seconds.
 pub fn settled_pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fault> {
     settle(machine, || pool_state(machine, pool))
 }

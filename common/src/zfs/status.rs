@@ -62,9 +62,10 @@ const STATES: [&str; 8] =
 /// # Errors
 /// A row of the table that is not a vdev, or a text without a table.
 pub fn parse_status(text: &str) -> Result<Status, Fault> {
-    let scan = text.lines().find_map(|line| line.trim_start().strip_prefix("scan: "));
-    let scan = scan.unwrap_or_default();
-    let (resilvered, scan) = (resilvered(scan, text), scan_of(scan));
+    let resilvered = scans(text).find_map(|scan| resilvered(scan, text));
+    let kinds: Vec<Scan> = scans(text).map(scan_of).collect();
+    let has = |scan: &Scan| kinds.contains(scan);
+    let scan = [Scan::Running, Scan::ScrubbedWell].into_iter().find(has).unwrap_or(Scan::Other);
     let mut rows = text.lines().skip_while(|line| !line.trim_start().starts_with("NAME "));
     if rows.next().is_none() {
         return Err(Fault::generic("\"zpool status\" shows no table of vdevs"));
@@ -74,6 +75,11 @@ pub fn parse_status(text: &str) -> Result<Status, Fault> {
         vdevs.extend(vdev(row)?);
     }
     Ok(Status { scan, resilvered, vdevs })
+}
+
+/// A line for the last scrub or resilver, and one for each mirror that was resilvered in sequence (`attach -s`).
+fn scans(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix("scan: "))
 }
 
 fn scan_of(line: &str) -> Scan {
@@ -137,6 +143,20 @@ mod tests {
         \t  mirror-0   DEGRADED     0     0     0\n\t    data-a1  ONLINE       0     0     0  (resilvering)\n\
         \t    data-b1  FAULTED      3   154     1  too many errors\n\
         \t    1535924578361137954  UNAVAIL  0  0  0  was /dev/mapper/data-b2\n\nerrors: No known data errors\n";
+
+    #[test]
+    fn of_several_scans_one_that_runs_counts() {
+        let scrub = "scan: scrub repaired 0B in 00:00:02 with 0 errors on Sun";
+        let running = "scan: resilver (mirror-0) in progress since Sun";
+        let table = "\n\tNAME STATE READ WRITE CKSUM\n\tp ONLINE 0 0 0\n";
+        for (lines, want) in [
+            (format!("  {scrub}{table}"), Scan::ScrubbedWell),
+            (format!("  {scrub}\n  {running}{table}"), Scan::Running),
+            (table.to_string(), Scan::Other),
+        ] {
+            assert_eq!(parse_status(&lines).unwrap().scan, want, "{lines}");
+        }
+    }
 
     #[test]
     fn the_table_is_read() {

@@ -76,6 +76,10 @@ const MORE: [Check; 18] = [
 
 /// How much of a machine's console is shown after a check has failed.
 const CONSOLE_LINES: usize = 40;
+/// The same of our programs' lines in the journal, and which these are.
+const JOURNAL_LINES: usize = 80;
+const OURS: [&str; 4] =
+    ["-t zfs-pool", "-t iscsi-backend-health", "-t iscsi-backend-export", "-t sync-iscsi-luns"];
 
 /// What is to be done: always, and as long as there is time.
 struct Plan {
@@ -139,9 +143,19 @@ fn run_one(lab: &Lab, name: &str, check: fn(&Lab) -> Result<()>) -> Result<Strin
     result.map(|()| format!("ok      {name} ({seconds:.0} s)")).map_err(|error| {
         let why = format!("{error:#}");
         println!("{why}");
+        show_journals(lab);
         show_consoles(lab);
         format!("FAILED  {name} ({seconds:.0} s): {}", why.lines().next().unwrap_or_default())
     })
+}
+
+/// What our programs have said in each storage node since it has booted; the next check begins with other machines.
+fn show_journals(lab: &Lab) {
+    let ask = format!("journalctl --no-pager --boot --lines {JOURNAL_LINES} {}", OURS.join(" "));
+    for machine in &MACHINES[..2] {
+        let said = ssh::run(lab, machine, &ask).unwrap_or_else(|error| format!("{error:#}"));
+        println!("the journal of {}:\n{said}", machine.name);
+    }
 }
 
 /// The last lines that each machine's kernel has said: a node that was fenced has no other memory of them.

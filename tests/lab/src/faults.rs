@@ -226,6 +226,12 @@ fn dies(lab: &Lab, moment: Moment) -> Result<()> {
             mend()?;
             cluster::await_placed(lab, quorum, None).map(|_| ())
         })?;
+        if moment == Moment::Released {
+            stage(&format!("{} has all writes before its mark goes", second.name), || {
+                await_healed(lab, first, second)?;
+                check_mark_outlived_resilver(lab, first, second)
+            })?;
+        }
     } else {
         stage(&format!("{} serves", second.name), || {
             cluster::await_placed(lab, quorum, Some(second.name))?;
@@ -238,6 +244,17 @@ fn dies(lab: &Lab, moment: Moment) -> Result<()> {
     }
     writer.await_more(BLOCKS)?;
     judge(lab, &writer.stop()?)
+}
+
+/// The pool was imported with legs that missed writes, which look well until ZFS has begun to resilver them.
+fn check_mark_outlived_resilver(lab: &Lab, active: &Machine, marked: &Machine) -> Result<()> {
+    let ask = format!(
+        "removed=$(journalctl -b -o short-unix -t iscsi-backend-health | sed -n 's/[.].*the mark on {} is removed$//p' | head -n 1)
+        healed=$(date -d \"$(zpool events -H san-pool | sed -n 's/\tsysevent.fs.zfs.resilver_finish$//p' | tail -n 1)\" +%s)
+        echo \"healed at $healed, unmarked at $removed\"; [ \"$removed\" -ge \"$healed\" ]",
+        marked.name
+    );
+    ssh::run(lab, active, &ask).map(|said| print!("{said}"))
 }
 
 /// Waits until the active node has come so far.
