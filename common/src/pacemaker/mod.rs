@@ -89,8 +89,13 @@ fn decide_node_state(
         return Ok(NodeState::Unclean);
     }
     let events = elements(&history(), "fence_event")?;
-    // The newest event comes first.
-    let newest = events.iter().find(|event| event.get("target").map(String::as_str) == Some(node));
+    // The newest event comes first. Power that was given proves nothing.
+    let newest = events.iter().find(|event| {
+        let has = |name: &str, values: &[&str]| {
+            event.get(name).is_some_and(|value| values.contains(&value.as_str()))
+        };
+        has("target", &[node]) && has("action", &["off", "reboot"])
+    });
     let success =
         newest.and_then(|event| event.get("status")).map(String::as_str) == Some("success");
     Ok(if success { NodeState::Fenced } else { NodeState::Offline })
@@ -185,7 +190,8 @@ mod tests {
 
     fn history(status: &str) -> String {
         format!(
-            "<r><fence_history><fence_event target=\"storage-a\" status=\"{status}\"/></fence_history></r>"
+            "<r><fence_history><fence_event target=\"storage-a\" action=\"on\" status=\"success\"/>\
+             <fence_event target=\"storage-a\" action=\"reboot\" status=\"{status}\"/></fence_history></r>"
         )
     }
 
