@@ -1,15 +1,14 @@
-//! The steps of a start.
+//! The steps of a start before the import.
 
-use crate::decide::{Decision, Seen};
+use crate::decide::Seen;
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::pacemaker::{Change, Cib, Condition, NodeState, Owner};
-use hasan::zfs::{self, Label};
+use hasan::zfs::Label;
 use hasan::{export, iscsi, pacemaker};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::time::Duration;
 
 /// How long a start waits for the other node's legs to come, or to be known to be lost.
@@ -107,53 +106,4 @@ pub(crate) fn remove_dead_maps(machine: &Machine, seen: &Seen) -> Result<(), Fau
         }
     }
     Ok(())
-}
-
-/// What an administrator asks of an import.
-pub(crate) struct Options<'a> {
-    pub(crate) mount: bool,
-    pub(crate) load_keys: bool,
-    pub(crate) failmode: Option<&'a str>,
-}
-
-/// Imports from the legs that carry the pool, and looks at nothing else.
-pub(crate) fn import(
-    machine: &Machine,
-    lock: &File,
-    seen: &Seen,
-    newest: &Label,
-    decision: &Decision,
-    options: &Options<'_>,
-) -> Result<(), Fault> {
-    let devices: Vec<String> =
-        seen.labels.keys().map(|leg| leg.device().display().to_string()).collect();
-    let from: Vec<&str> = devices.iter().flat_map(|device| ["-d", device.as_str()]).collect();
-    if *decision == Decision::Reclaim {
-        let arguments = [&from[..], &["mmp", "reclaim", &newest.pool]].concat();
-        machine.run_holding(lock, "zhack", &arguments)?;
-    }
-    let mut arguments = vec!["import", "-o", "cachefile=none"];
-    if *decision == Decision::ImportByForce {
-        arguments.push("-f");
-    }
-    // Without -N the import mounts, and would do so before the keys are loaded.
-    if !options.mount || options.load_keys {
-        arguments.push("-N");
-    }
-    let failmode = options.failmode.map(|value| format!("failmode={value}"));
-    if let Some(failmode) = &failmode {
-        arguments.extend(["-o", failmode]);
-    }
-    let guid = newest.pool_guid.to_string();
-    arguments.extend(from);
-    arguments.push(&guid);
-    let result = machine.run_holding(lock, "zpool", &arguments).map(|_| ());
-    // Up to ZFS 2.1 it says so, too, of a pool that is imported, of which a dataset cannot be mounted or shared.
-    match result {
-        Err(fault) if zfs::pool_state(machine, &newest.pool)?.is_some_and(|it| it.is_usable()) => {
-            tracing::error!("the pool is imported, and {}", fault.reason);
-            Ok(())
-        }
-        result => result,
-    }
 }

@@ -1,7 +1,7 @@
 //! What lies in a pool that has just been imported: keys, mounts, nodes of zvols. None of it may keep
 //! the pool from being started: one bad dataset must not hold up the others.
 
-use crate::apply::Options;
+use crate::import::Options;
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Dataset};

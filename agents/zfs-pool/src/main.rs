@@ -5,6 +5,7 @@ mod apply;
 mod datasets;
 mod decide;
 mod holders;
+mod import;
 mod lock;
 mod monitor;
 mod observe;

@@ -109,7 +109,7 @@ fn release(
 }
 
 /// Whether nothing takes the leg's I/O, and its session will not come back by itself soon.
-fn is_lost_now(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<bool, Fault> {
+pub(crate) fn is_lost_now(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<bool, Fault> {
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
     let disks = || sessions.iter().flat_map(|session| &session.disks);
     let is_blocked = disks().any(|disk| disk.state == iscsi::DiskState::Blocked);

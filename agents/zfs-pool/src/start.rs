@@ -1,9 +1,9 @@
 //! Takes the pool: decide once, write down what is about to happen, import.
 
-use crate::apply::Options;
 use crate::decide::{Decision, Policy, decide, newest};
+use crate::import::Options;
 use crate::{BACKEND, FAILMODE, LOAD_KEYS, MOUNT, MULTIHOST};
-use crate::{apply, datasets, lock, monitor, observe, policy};
+use crate::{apply, datasets, import, lock, monitor, observe, policy};
 use hasan::config;
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Values};
@@ -60,7 +60,7 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
         load_keys: values.is_set(&LOAD_KEYS),
         failmode: values.text(&FAILMODE),
     };
-    apply::import(machine, &lock, &seen, newest, &decision, &options)?;
+    import::import(machine, &lock, &backend, &seen, newest, &decision, &options)?;
     check_multihost(machine, pool, asked(values)?)?;
     datasets::open(machine, pool, &options)?;
     settled(machine, pool)

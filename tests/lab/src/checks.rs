@@ -22,13 +22,14 @@ const CHECKS: [Check; 4] = [
 ];
 
 /// What it runs for as long as [`BEGIN`] allows, in an order by the seed; and all by name, or with `--all`.
-const BY_TURNS: [Check; 12] = [
+const BY_TURNS: [Check; 13] = [
     ("an administrator's commands", commands),
     ("ocf-tester on every agent", tester::all_agents),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
     ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
     ("zfs-pool is cut off between any two steps", pool_checks::cut_starts),
     ("zfs-pool is killed during its import", pool_checks::killed_import),
+    ("zfs-pool loses the other node's legs at its import", pool_checks::legs_lost_at_import),
     ("zfs-pool while scrubs begin", pool_checks::scrubs),
     ("zfs-pool on a suspended pool", pool_checks::suspended),
     ("sync-iscsi-luns beside Proxmox's plugin", lun_checks::plugin),

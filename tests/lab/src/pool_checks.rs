@@ -285,6 +285,43 @@ pub(crate) fn killed_import(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Cuts the storage link when the import is about to begin, and lets it begin when the session is known to be lost.
+const CUT_FIRST: &str = "#!/bin/sh
+if [ \"$1\" = import ]; then
+    ip link set stor down
+    while grep -q LOGGED_IN /sys/class/iscsi_session/*/state; do sleep 0.1; done
+fi
+exec /run/lab/real \"$@\"
+";
+
+/// The other node's legs are lost between the look at them and the import, which would wait for them for ever: it goes on
+/// without them, and the other node is marked before anything is written.
+pub(crate) fn legs_lost_at_import(lab: &Lab) -> Result<()> {
+    let (here, there) = by_hand(lab)?;
+    here.free_pool()?;
+    here.expect("stop", 0, &[])?;
+    here.run("mkdir /run/lab && mount -t tmpfs -o mode=755 lab /run/lab && cp /usr/sbin/zpool /run/lab/real")?;
+    ssh::put(lab, here.node, "/run/lab/zpool", CUT_FIRST.as_bytes())?;
+    here.run("chmod 755 /run/lab/zpool && mount --bind /run/lab/zpool /usr/sbin/zpool")?;
+    let begun = here.run("date +%s")?;
+    let began = here.expect("start", 0, &[]);
+    let journal = format!("journalctl --no-pager --since @{} -t zfs-pool", begun.trim());
+    println!("{}", here.run(&journal)?);
+    began?;
+    here.run(&format!("umount /usr/sbin/zpool && ip link set stor up && {journal} | grep 'was lost during the import'"))?;
+    let marked = here.run("cibadmin --query --local --scope nodes")?;
+    ensure!(marked.contains("hasan-dirty-san-pool"), "{} is not marked", there.node.name);
+    await_until("the legs are back, and the mark is gone", timers::CLUSTER, || {
+        here.expect("monitor", 0, &[])?;
+        let nodes = here.run("cibadmin --query --local --scope nodes")?;
+        if nodes.contains("hasan-dirty-san-pool") {
+            bail!(nodes)
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 /// Begins and ends a scrub again and again while monitors run; says how many monitors found the pool not well, and how often
 /// each of the kernel's words for it was seen.
 const SCRUBS: &str = "{ while :; do cat /proc/spl/kstat/zfs/san-pool/state; done; } > /run/words & reader=$!
