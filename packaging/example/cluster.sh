@@ -87,8 +87,10 @@ make_resources() {
     local op_monitor="op monitor interval=$MONITOR_INTERVAL timeout=$MONITOR_TIMEOUT"
 
     P property set stonith-enabled=true stonith-timeout="$STONITH_TIMEOUT" no-quorum-policy=stop
-    # A refusal is tried again when things have healed; nothing moves back by itself.
-    P resource defaults update resource-stickiness=200 failure-timeout=120s migration-threshold=3
+    # A refusal is tried again when things have healed; nothing moves back by itself. What a probe finds left on the other node is
+    # stopped there alone (Pacemaker 2.1.3; older ones stop both).
+    P resource defaults update resource-stickiness=200 failure-timeout=120s migration-threshold=3 \
+        multiple-active=stop_unexpected
     make_stonith
     local node
     for node in "$NODE_A" "$NODE_B" "$QUORUM"; do

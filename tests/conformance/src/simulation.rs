@@ -62,6 +62,7 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
             format!("--op-inject=zfs-pool_monitor_10000@{active}=190"),
             Then::Stays,
         ),
+        ("SMB fails too often", format!("--op-inject=smb_monitor_30000@{active}=1"), Then::Stays),
         ("the standby dies", format!("--node-fail={standby}"), Then::Stays),
         ("the quorum node dies", "--node-fail=quorum-c".to_string(), Then::Stays),
         (
@@ -82,6 +83,7 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
         judge(&mut report, what, &summary, then, &active, &standby);
     }
     on_purpose(root, &mut report, &active, &standby)?;
+    rest_of_a_pool(root, &mut report, &active, &standby)?;
     Ok(vec![report])
 }
 
@@ -107,6 +109,18 @@ fn on_purpose(root: &Root, report: &mut Report, active: &str, standby: &str) -> 
     Ok(())
 }
 
+/// A probe that finds the rest of a pool on the standby has it cleared away there. The pool is not stopped where it serves.
+fn rest_of_a_pool(root: &Root, report: &mut Report, active: &str, standby: &str) -> Result<()> {
+    let text = simulate(root, "up.xml", &format!("--op-inject=zfs-pool_monitor_0@{standby}=1"))?;
+    let is_stop =
+        |line: &&str| line.contains("Resource action: zfs-pool ") && line.contains(" stop on ");
+    let stops: Vec<&str> = text.lines().filter(is_stop).collect();
+    let is_so = matches!(stops[..], [stop] if stop.ends_with(standby))
+        && !text.contains(&format!("Fence (reboot) {active}"));
+    report.check("a probe finds the rest of a pool on the standby", is_so, &text);
+    Ok(())
+}
+
 /// The example's script makes the configuration, and the simulation starts all of it.
 fn make(root: &Root) -> Result<()> {
     root.put("pcs", PCS)?;
@@ -121,6 +135,10 @@ fn make(root: &Root) -> Result<()> {
         "set -e; rm -f *.xml; cibadmin --empty > empty.xml
          CIB_file=empty.xml cibadmin --modify --scope nodes --xml-text \"<nodes>{nodes}</nodes>\"
          mkdir -p bin; install -m 755 pcs bin/pcs; PATH=/conformance/bin:$PATH /usr/share/doc/hasan/cluster.sh /conformance/variables
+         pcs=\"pcs -f made.xml\"
+         $pcs resource create --force smb systemd:smbd op monitor interval=30s meta critical=false migration-threshold=1
+         $pcs constraint colocation add smb with zfs-pool
+         $pcs constraint order zfs-pool then smb
          crm_simulate --simulate --xml-file made.xml --save-output up.xml --quorum=true {}",
         up.join(" ")
     );
@@ -151,18 +169,19 @@ fn active(root: &Root) -> Result<(String, String)> {
 
 /// What Pacemaker would do: its summary's lines.
 fn summary(root: &Root, cib: &str, inject: &str) -> Result<Vec<String>> {
+    let text = simulate(root, cib, inject)?;
+    let lines = text.lines().skip_while(|line| !line.starts_with("Transition Summary"));
+    Ok(lines.skip(1).take_while(|line| !line.is_empty()).map(str::to_string).collect())
+}
+
+/// What Pacemaker would do, all of it.
+fn simulate(root: &Root, cib: &str, inject: &str) -> Result<String> {
     let said = root.run(&format!(
         "crm_simulate --simulate --xml-file {cib} --save-output next.xml {inject}"
     ))?;
-    let lines = said.text.lines().skip_while(|line| !line.starts_with("Transition Summary"));
-    let found: Vec<String> =
-        lines.skip(1).take_while(|line| !line.is_empty()).map(str::to_string).collect();
-    ensure!(
-        said.code == 0 && said.text.contains("Transition Summary"),
-        "no simulation: {}",
-        said.text
-    );
-    Ok(found)
+    let is_one = said.code == 0 && said.text.contains("Transition Summary");
+    ensure!(is_one, "no simulation: {}", said.text);
+    Ok(said.text)
 }
 
 fn judge(
