@@ -57,5 +57,7 @@ mutant "the LUNs' deep monitor has the other one's interval" agents/sync-iscsi-l
     's/interval: 60,/interval: 15,/' pcs pcs
 mutant "a weakness is an error" agents/iscsi-backend-health/src/main.rs \
     's/Fault::new(Rc::Degraded, reason)/Fault::generic(reason)/' pacemakerd pacemakerd
+mutant "the rest of a pool on the standby stops the pool where it serves" packaging/example/cluster.sh \
+    's/multiple-active=stop_unexpected/multiple-active=stop_start/' crm_simulate crm_simulate
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
