@@ -59,6 +59,7 @@ pub(crate) fn write_down(
         pool_guid: Some(newest.pool_guid),
         hostids,
         txg: Some(newest.txg),
+        fenced: seen.cluster.fenced.get(&seen.own).copied(),
     };
     let (mark, now) = (pacemaker::dirty_mark(pool), pacemaker::now());
     let mut changes = vec![Change::Record { pool, record: &record }];

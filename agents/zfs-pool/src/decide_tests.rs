@@ -16,7 +16,7 @@ fn label(state: LabelState, hostid: u64, txg: u64, multihost: bool) -> Label {
 
 fn owner(node: &str, pool_guid: u64, hostids: &[u64], txg: u64) -> Owner {
     let (pool_guid, txg) = (Some(pool_guid), Some(txg));
-    Owner { node: node.to_string(), pool_guid, hostids: hostids.to_vec(), txg }
+    Owner { node: node.to_string(), pool_guid, hostids: hostids.to_vec(), txg, fenced: None }
 }
 
 /// What can lie on a leg: state, host, transaction group; `None` if it does not answer or is blank.
@@ -33,7 +33,13 @@ fn every_leg() -> Vec<Option<(LabelState, u64, u64)>> {
 }
 
 fn every_record() -> Vec<Option<Owner>> {
-    let by_hand = Owner { node: "a".to_string(), pool_guid: None, hostids: Vec::new(), txg: None };
+    let by_hand = Owner {
+        node: "a".to_string(),
+        pool_guid: None,
+        hostids: Vec::new(),
+        txg: None,
+        fenced: None,
+    };
     vec![
         None,
         Some(by_hand),
@@ -58,7 +64,12 @@ fn usual() -> Seen {
         policy: Policy::Require,
         own: "a".to_string(),
         peer: "b".to_string(),
-        cluster: Cluster { peer: NodeState::Online, has_quorum: true, fencing_enabled: true },
+        cluster: Cluster {
+            peer: NodeState::Online,
+            fenced: BTreeMap::new(),
+            has_quorum: true,
+            fencing_enabled: true,
+        },
         peer_hostid: Some("2".to_string()),
         peer_fresh: None,
         own_mark: None,
@@ -102,7 +113,12 @@ fn for_every_seen(mut check: impl FnMut(&Seen)) -> usize {
                             let mark = |at: u32| bit(at).then(|| "1".to_string());
                             seen.hostid = if bit(0) { 0 } else { OURS };
                             let (has_quorum, fencing_enabled) = (!bit(1), !bit(2));
-                            seen.cluster = Cluster { peer, has_quorum, fencing_enabled };
+                            seen.cluster = Cluster {
+                                peer,
+                                fenced: BTreeMap::new(),
+                                has_quorum,
+                                fencing_enabled,
+                            };
                             (seen.own_mark, seen.peer_mark) = (mark(3), mark(4));
                             seen.policy = if bit(5) { Policy::Ignore } else { Policy::Require };
                             check(&seen);

@@ -130,7 +130,12 @@ impl World {
             policy: Policy::Require,
             own: NAMES[node].to_string(),
             peer: NAMES[peer].to_string(),
-            cluster: Cluster { peer: state, has_quorum: true, fencing_enabled: true },
+            cluster: Cluster {
+                peer: state,
+                fenced: BTreeMap::new(),
+                has_quorum: true,
+                fencing_enabled: true,
+            },
             peer_hostid: None,
             peer_fresh: None,
             own_mark: self.mark(node),
@@ -140,6 +145,7 @@ impl World {
                 pool_guid: (!hosts.is_empty()).then_some(9),
                 hostids: hosts.iter().map(|host| hostid(*host)).collect(),
                 txg: (!hosts.is_empty()).then_some(*txg),
+                fenced: None,
             }),
         }
     }

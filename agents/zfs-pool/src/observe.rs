@@ -30,6 +30,7 @@ pub(crate) fn observe(
     let cib = pacemaker::cib(machine)?;
     let attribute = |node: &str, name: &str| cib.attribute(node, name).map(str::to_string);
     let mark = |node: &str| attribute(node, &pacemaker::dirty_mark(pool));
+    let record = cib.owner(pool)?;
     let seen = Seen {
         own_missing: missing(&mut backend.legs.keys()),
         peer_missing: missing(&mut backend.peer.legs.iter()),
@@ -37,12 +38,12 @@ pub(crate) fn observe(
         version: zfs::load_module(machine)?,
         policy,
         peer: backend.peer.node.clone(),
-        cluster,
+        cluster: cluster.since(record.as_ref(), &backend.peer.node),
         peer_hostid: attribute(&backend.peer.node, pacemaker::HOSTID),
         peer_fresh: attribute(&backend.peer.node, pacemaker::FRESH),
         own_mark: mark(&own),
         peer_mark: mark(&backend.peer.node),
-        record: cib.owner(pool)?,
+        record,
         own,
         labels: carried.into_iter().filter(|(_, label)| label.pool == pool).collect(),
     };

@@ -151,6 +151,7 @@ impl Machine {
         command
             .env_clear()
             .env("LC_ALL", "C")
+            .env("TZ", "UTC")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

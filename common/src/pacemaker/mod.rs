@@ -12,6 +12,7 @@ use crate::ocf::Fault;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 /// What the cluster knows of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,23 +33,49 @@ pub fn own_name(machine: &Machine) -> Result<String, Fault> {
 }
 
 /// What the cluster says of itself and of the other storage node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The other node's state.
     pub peer: NodeState,
+    /// When each node's power was last cut, seconds since 1970.
+    pub fenced: BTreeMap<String, u64>,
     /// Whether this part of the cluster may act.
     pub has_quorum: bool,
     /// Whether lost nodes are fenced.
     pub fencing_enabled: bool,
 }
 
-/// Asks the cluster, its status and its fencing history, about itself and a node.
+impl Cluster {
+    /// The same for whoever goes by this record: that its node was fenced before it took the pool proves nothing.
+    #[must_use]
+    pub fn since(self, record: Option<&Owner>, peer: &str) -> Cluster {
+        let known = record.filter(|record| record.node == peer).and_then(|record| record.fenced);
+        let is_known = match (known, self.fenced.get(peer)) {
+            (Some(known), Some(last)) => last.abs_diff(known) <= SAME_FENCING,
+            _ => false,
+        };
+        let peer =
+            if is_known && self.peer == NodeState::Fenced { NodeState::Offline } else { self.peer };
+        Cluster { peer, ..self }
+    }
+}
+
+/// By how many seconds two nodes' times of the same fencing may differ: each takes the time when it hears of it. Between two of
+/// one node lies a boot.
+const SAME_FENCING: u64 = 10;
+
+/// Asks the cluster about itself and a node.
 pub fn cluster(machine: &Machine, peer: &str) -> Result<Cluster, Fault> {
     let status = machine.run("crm_mon", &["--one-shot", "--output-as=xml"])?;
-    let ask = ["--history", peer, "--output-as=xml"];
-    let history = || machine.run("stonith_admin", &ask).unwrap_or_default();
+    let cuts = cuts(&status)?;
     Ok(Cluster {
-        peer: decide_node_state(peer, &status, history)?,
+        peer: decide_node_state(peer, &status, &cuts)?,
+        fenced: cuts
+            .iter()
+            .filter(|cut| cut.is_done)
+            .filter_map(|cut| Some((cut.node.clone(), cut.time?)))
+            .rev()
+            .collect(),
         has_quorum: is_true(&status, "current_dc", &["with_quorum"])?,
         // The second name is that of Pacemaker 3.0.2 and later.
         fencing_enabled: is_true(
@@ -57,6 +84,31 @@ pub fn cluster(machine: &Machine, peer: &str) -> Result<Cluster, Fault> {
             &["stonith-enabled", "fencing-enabled"],
         )?,
     })
+}
+
+/// A cut of a node's power that was asked for.
+struct Cut {
+    node: String,
+    is_done: bool,
+    /// When, seconds since 1970; `None` if that is not told, or in a way that nobody knows.
+    time: Option<u64>,
+}
+
+/// The cuts that the cluster remembers, the newest one first. Power that was given is none.
+fn cuts(status: &str) -> Result<Vec<Cut>, Fault> {
+    let cut = |event: BTreeMap<String, String>| {
+        let is_cut = matches!(event.get("action").map(String::as_str), Some("off" | "reboot"));
+        let node = event.get("target").filter(|_| is_cut)?.clone();
+        let is_done = event.get("status").map(String::as_str) == Some("success");
+        Some(Cut { node, is_done, time: event.get("completed").and_then(|text| seconds(text)) })
+    };
+    Ok(elements(status, "fence_event")?.into_iter().filter_map(cut).collect())
+}
+
+/// Seconds since 1970 of a time in UTC, as `crm_mon` writes it where the time zone is UTC.
+fn seconds(text: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339_weak(text).ok()?;
+    Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
 /// Whether an element has one of these attributes with the value true. No such element is an error.
@@ -68,12 +120,7 @@ fn is_true(xml: &str, element: &str, names: &[&str]) -> Result<bool, Fault> {
     Ok(names.iter().any(|name| attributes.get(*name).map(String::as_str) == Some("true")))
 }
 
-/// `history` is asked only for a node that has left.
-fn decide_node_state(
-    node: &str,
-    status: &str,
-    history: impl FnOnce() -> String,
-) -> Result<NodeState, Fault> {
+fn decide_node_state(node: &str, status: &str, cuts: &[Cut]) -> Result<NodeState, Fault> {
     let nodes = elements(status, "node")?;
     let state = nodes
         .iter()
@@ -88,17 +135,8 @@ fn decide_node_state(
     if is("unclean") {
         return Ok(NodeState::Unclean);
     }
-    let events = elements(&history(), "fence_event")?;
-    // The newest event comes first. Power that was given proves nothing.
-    let newest = events.iter().find(|event| {
-        let has = |name: &str, values: &[&str]| {
-            event.get(name).is_some_and(|value| values.contains(&value.as_str()))
-        };
-        has("target", &[node]) && has("action", &["off", "reboot"])
-    });
-    let success =
-        newest.and_then(|event| event.get("status")).map(String::as_str) == Some("success");
-    Ok(if success { NodeState::Fenced } else { NodeState::Offline })
+    let is_cut = cuts.iter().find(|cut| cut.node == node).is_some_and(|cut| cut.is_done);
+    Ok(if is_cut { NodeState::Fenced } else { NodeState::Offline })
 }
 
 /// The attributes of all elements of one name.
@@ -189,9 +227,17 @@ mod tests {
     }
 
     fn history(status: &str) -> String {
+        let event = |action: &str, status: &str, completed: &str| {
+            format!(
+                "<fence_event target=\"storage-a\" action=\"{action}\" status=\"{status}\" \
+                 completed=\"{completed}\"/>"
+            )
+        };
         format!(
-            "<r><fence_history><fence_event target=\"storage-a\" action=\"on\" status=\"success\"/>\
-             <fence_event target=\"storage-a\" action=\"reboot\" status=\"{status}\"/></fence_history></r>"
+            "<fence_history>{}{}{}</fence_history>",
+            event("on", "success", "1970-01-01 00:09:00Z"),
+            event("reboot", status, "1970-01-01 00:01:40.767976Z"),
+            event("off", "success", "1970-01-01 00:00:07Z"),
         )
     }
 
@@ -212,29 +258,53 @@ mod tests {
 
     #[test]
     fn a_node_is_dead_only_if_it_was_fenced() {
+        let state = |node: &str, status: &str, history: &str| {
+            decide_node_state(node, status, &cuts(history).unwrap())
+        };
         for (online, unclean, last, want) in [
             (true, false, "success", NodeState::Online),
             (true, true, "success", NodeState::Online),
             (false, true, "success", NodeState::Unclean),
             (false, false, "success", NodeState::Fenced),
             (false, false, "failed", NodeState::Offline),
-            (false, false, "", NodeState::Offline),
+            (false, false, "pending", NodeState::Offline),
         ] {
-            let mut is_asked = false;
-            let ask = || {
-                is_asked = true;
-                history(last)
-            };
-            let state = decide_node_state("storage-a", &status(online, unclean), ask);
-            assert_eq!(state, Ok(want));
-            // A program less while the pool stands still.
-            assert_eq!(is_asked, matches!(want, NodeState::Fenced | NodeState::Offline));
+            let seen = state("storage-a", &status(online, unclean), &history(last));
+            assert_eq!(seen, Ok(want), "{online} {unclean} {last}");
         }
-        let none = || "<r/>".to_string();
-        assert_eq!(
-            decide_node_state("storage-a", &status(false, false), none),
-            Ok(NodeState::Offline)
-        );
-        assert!(decide_node_state("storage-x", &status(true, false), none).is_err());
+        assert_eq!(state("storage-a", &status(false, false), "<r/>"), Ok(NodeState::Offline));
+        assert!(state("storage-x", &status(true, false), "<r/>").is_err());
+    }
+
+    #[test]
+    fn a_fencing_of_before_the_owner_took_the_pool_proves_nothing() {
+        let times: Vec<Option<u64>> =
+            cuts(&history("success")).unwrap().iter().map(|cut| cut.time).collect();
+        assert_eq!(times, [Some(100), Some(7)]);
+        assert_eq!(seconds("2026-11-23 16:43:27.511974 +09:00"), None);
+        let owner = |node: &str, fenced| Owner {
+            node: node.to_string(),
+            fenced,
+            ..Owner::parse("x").unwrap()
+        };
+        for (node, known, last, want) in [
+            ("storage-a", Some(100), Some(100), NodeState::Offline),
+            ("storage-a", Some(95), Some(100), NodeState::Offline),
+            ("storage-a", Some(105), Some(100), NodeState::Offline),
+            ("storage-a", Some(60), Some(100), NodeState::Fenced),
+            ("storage-a", None, Some(100), NodeState::Fenced),
+            ("storage-a", Some(100), None, NodeState::Fenced),
+            ("storage-b", Some(100), Some(100), NodeState::Fenced),
+        ] {
+            let fenced = last.map(|time| ("storage-a".to_string(), time)).into_iter().collect();
+            let cluster = Cluster {
+                peer: NodeState::Fenced,
+                fenced,
+                has_quorum: true,
+                fencing_enabled: true,
+            };
+            let seen = cluster.since(Some(&owner(node, known)), "storage-a");
+            assert_eq!(seen.peer, want, "{node} {known:?} {last:?}");
+        }
     }
 }

@@ -13,6 +13,8 @@ pub struct Owner {
     pub hostids: Vec<u64>,
     /// The pool's transaction group when the owner was about to take it.
     pub txg: Option<u64>,
+    /// When the owner's power had last been cut by then, seconds since 1970; `None` if nobody knew of a cut.
+    pub fenced: Option<u64>,
 }
 
 impl Owner {
@@ -28,9 +30,10 @@ impl Owner {
 
     pub(super) fn text(&self) -> String {
         let hostids: Vec<String> = self.hostids.iter().map(|id| format!("{id:x}")).collect();
+        let fenced = self.fenced.map(|time| format!(" fenced={time}")).unwrap_or_default();
         match (self.pool_guid, self.txg) {
             (Some(guid), Some(txg)) => {
-                format!("{} guid={guid} hosts={} txg={txg}", self.node, hostids.join(","))
+                format!("{} guid={guid} hosts={} txg={txg}{fenced}", self.node, hostids.join(","))
             }
             _ => self.node.clone(),
         }
@@ -44,22 +47,34 @@ impl Owner {
     fn read(text: &str) -> Option<Owner> {
         let words: Vec<&str> = text.split(' ').collect();
         let node = |name: &str| (!name.is_empty()).then(|| name.to_string());
-        match words[..] {
+        let (name, guid, hosts, txg, fenced) = match words[..] {
             [name] => {
-                Some(Owner { node: node(name)?, pool_guid: None, hostids: Vec::new(), txg: None })
+                return Some(Owner {
+                    node: node(name)?,
+                    pool_guid: None,
+                    hostids: Vec::new(),
+                    txg: None,
+                    fenced: None,
+                });
             }
-            [name, guid, hosts, txg] => Some(Owner {
-                node: node(name)?,
-                pool_guid: Some(guid.strip_prefix("guid=")?.parse().ok()?),
-                hostids: hosts
-                    .strip_prefix("hosts=")?
-                    .split(',')
-                    .map(|id| u64::from_str_radix(id, 16).ok())
-                    .collect::<Option<_>>()?,
-                txg: Some(txg.strip_prefix("txg=")?.parse().ok()?),
-            }),
-            _ => None,
-        }
+            [name, guid, hosts, txg] => (name, guid, hosts, txg, None),
+            [name, guid, hosts, txg, fenced] => (name, guid, hosts, txg, Some(fenced)),
+            _ => return None,
+        };
+        Some(Owner {
+            node: node(name)?,
+            pool_guid: Some(guid.strip_prefix("guid=")?.parse().ok()?),
+            hostids: hosts
+                .strip_prefix("hosts=")?
+                .split(',')
+                .map(|id| u64::from_str_radix(id, 16).ok())
+                .collect::<Option<_>>()?,
+            txg: Some(txg.strip_prefix("txg=")?.parse().ok()?),
+            fenced: match fenced {
+                Some(text) => Some(text.strip_prefix("fenced=")?.parse().ok()?),
+                None => None,
+            },
+        })
     }
 }
 
@@ -74,9 +89,13 @@ mod tests {
             pool_guid: Some(u64::MAX),
             hostids: vec![0xc0de_0001, 2],
             txg: Some(77),
+            fenced: None,
         };
         assert_eq!(full.text(), "storage-a guid=18446744073709551615 hosts=c0de0001,2 txg=77");
-        assert_eq!(Owner::parse(&full.text()), Some(full));
+        assert_eq!(Owner::parse(&full.text()), Some(full.clone()));
+        let fenced = Owner { fenced: Some(9), ..full.clone() };
+        assert_eq!(fenced.text(), format!("{} fenced=9", full.text()));
+        assert_eq!(Owner::parse(&fenced.text()), Some(fenced));
         let by_hand = Owner::parse("storage-b").unwrap();
         assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
         for strange in [
@@ -86,6 +105,9 @@ mod tests {
             "a guid=1 hosts= txg=1",
             "a b c d",
             "a guid=1 hosts=01 txg=1",
+            "a guid=1 hosts=1 txg=1 fenced=",
+            "a guid=1 hosts=1 txg=1 txg=1",
+            "a fenced=1",
         ] {
             assert_eq!(Owner::parse(strange), None, "{strange:?}");
         }

@@ -22,11 +22,12 @@ const CHECKS: [Check; 4] = [
 ];
 
 /// What it runs for as long as [`BEGIN`] allows, in an order by the seed; and all by name, or with `--all`.
-const BY_TURNS: [Check; 13] = [
+const BY_TURNS: [Check; 14] = [
     ("an administrator's commands", commands),
     ("ocf-tester on every agent", tester::all_agents),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
     ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
+    ("zfs-pool knows an old fencing from a new one", pool_checks::fenced_before),
     ("zfs-pool is cut off between any two steps", pool_checks::cut_starts),
     ("zfs-pool is killed during its import", pool_checks::killed_import),
     ("zfs-pool loses the other node's legs at its import", pool_checks::legs_lost_at_import),

@@ -2,7 +2,7 @@
 //! the actions are run by hand as Pacemaker runs them.
 
 use crate::machine::{self, Machine};
-use crate::scenarios::{fresh_cluster, other};
+use crate::scenarios::{await_healed, fresh_cluster, other};
 use crate::state::Lab;
 use crate::{cluster, ssh, timers};
 use anyhow::{Result, bail, ensure};
@@ -166,6 +166,30 @@ pub(crate) fn refusals(lab: &Lab) -> Result<()> {
     there.expect("start", 1, &[&host, "Offline, not fenced"])?;
     there.expect("monitor", 7, &[])?;
     here.expect("monitor", 0, &[])?;
+    Ok(())
+}
+
+/// The owner was fenced once, came back, took the pool, and left with it: that old fencing proves nothing. A new one does.
+pub(crate) fn fenced_before(lab: &Lab) -> Result<()> {
+    let (here, there) = by_hand(lab)?;
+    let fence = |action: &str| {
+        here.run(&format!("stonith_admin --{action} {} --timeout 100", there.node.name))
+    };
+    fence("reboot")?;
+    ssh::await_one(lab, there.node)?;
+    here.await_row(there.node, "online=\"true\"")?;
+    await_healed(lab, here.node, there.node)?;
+    here.free_pool()?;
+    here.expect("stop", 0, &[])?;
+    there.expect("start", 0, &[])?;
+    let record = here.run("crm_attribute --type crm_config --name hasan-owner-san-pool --query")?;
+    println!("{}", record.trim());
+    there.run("systemctl stop pacemaker corosync")?;
+    here.await_row(there.node, "online=\"false\"")?;
+    here.expect("start", 1, &[&format!("in use by {}", there.node.name), "Offline, not fenced"])?;
+    there.expect("monitor", 0, &[])?;
+    fence("fence")?;
+    here.expect("start", 0, &[])?;
     Ok(())
 }
 
