@@ -23,6 +23,27 @@ pub(crate) struct Options<'a> {
     pub(crate) failmode: Option<&'a str>,
 }
 
+/// How an import ended that did not fail for another reason.
+pub(crate) enum Ended {
+    /// The pool is here.
+    Imported,
+    /// It failed, and legs were lost meanwhile on which the decision rested: some versions of ZFS want a pool reclaimed that
+    /// lacks legs.
+    LegsLost(Fault),
+}
+
+/// An import under way.
+struct Import<'a> {
+    machine: &'a Machine,
+    lock: &'a File,
+    pool: &'a str,
+    backend: &'a Backend,
+    seen: &'a Seen,
+    /// The other node's legs for which its I/O would wait if they were lost.
+    waits: Vec<Leg>,
+    has_let_go: bool,
+}
+
 /// Imports from the legs that carry the pool, and looks at nothing else.
 pub(crate) fn import(
     machine: &Machine,
@@ -32,101 +53,106 @@ pub(crate) fn import(
     newest: &Label,
     decision: &Decision,
     options: &Options<'_>,
-) -> Result<(), Fault> {
-    let devices: Vec<String> =
-        seen.labels.keys().map(|leg| leg.device().display().to_string()).collect();
-    let from: Vec<&str> = devices.iter().flat_map(|device| ["-d", device.as_str()]).collect();
-    if *decision == Decision::Reclaim {
-        let arguments = [&from[..], &["mmp", "reclaim", &newest.pool]].concat();
-        machine.run_holding(lock, "zhack", &arguments)?;
+) -> Result<Ended, Fault> {
+    let (pool, mut waits) = (newest.pool.as_str(), backend.peer.legs.clone());
+    waits.retain(|leg| seen.labels.contains_key(leg));
+    let mut import = Import { machine, lock, pool, backend, seen, waits, has_let_go: false };
+    let mut commands = commands(seen.labels.keys(), newest, decision, options).into_iter();
+    let result = commands.try_for_each(|(program, arguments)| import.run(program, &arguments));
+    // Up to ZFS 2.1 it says so, too, of a pool that is imported, of which a dataset cannot be mounted or shared.
+    match result {
+        Ok(()) => Ok(Ended::Imported),
+        Err(fault) if zfs::pool_state(machine, pool)?.is_some_and(|it| it.is_usable()) => {
+            tracing::error!("the pool is imported, and {}", fault.reason);
+            Ok(Ended::Imported)
+        }
+        Err(fault) if import.has_let_go => Ok(Ended::LegsLost(fault)),
+        Err(fault) => Err(fault),
     }
-    let mut arguments = vec!["import", "-o", "cachefile=none"];
+}
+
+/// The programs that do it, one after the other, and their arguments.
+fn commands<'a>(
+    legs: impl Iterator<Item = &'a Leg>,
+    newest: &Label,
+    decision: &Decision,
+    options: &Options<'_>,
+) -> Vec<(&'static str, Vec<String>)> {
+    let from: Vec<String> =
+        legs.flat_map(|leg| ["-d".to_string(), leg.device().display().to_string()]).collect();
+    let mut commands = Vec::new();
+    if *decision == Decision::Reclaim {
+        let reclaim = ["mmp", "reclaim", &newest.pool].map(String::from);
+        commands.push(("zhack", [&from[..], &reclaim].concat()));
+    }
+    let mut import = ["import", "-o", "cachefile=none"].map(String::from).to_vec();
     if *decision == Decision::ImportByForce {
-        arguments.push("-f");
+        import.push("-f".to_string());
     }
     // Without -N the import mounts, and would do so before the keys are loaded.
     if !options.mount || options.load_keys {
-        arguments.push("-N");
+        import.push("-N".to_string());
     }
-    let failmode = options.failmode.map(|value| format!("failmode={value}"));
-    if let Some(failmode) = &failmode {
-        arguments.extend(["-o", failmode]);
+    if let Some(value) = options.failmode {
+        import.extend(["-o".to_string(), format!("failmode={value}")]);
     }
-    let guid = newest.pool_guid.to_string();
-    arguments.extend(from);
-    arguments.push(&guid);
-    let result = run(machine, lock, &newest.pool, backend, seen, &arguments);
-    // Up to ZFS 2.1 it says so, too, of a pool that is imported, of which a dataset cannot be mounted or shared.
-    match result {
-        Err(fault) if zfs::pool_state(machine, &newest.pool)?.is_some_and(|it| it.is_usable()) => {
-            tracing::error!("the pool is imported, and {}", fault.reason);
-            Ok(())
-        }
-        result => result,
-    }
+    import.extend(from);
+    import.push(newest.pool_guid.to_string());
+    commands.push(("zpool", import));
+    commands
 }
 
-/// Runs the import. Its I/O to a leg that is lost would wait for the leg's return, and nothing ends a program that waits for a
-/// disk; the watch lets legs go only of a pool that is there.
-fn run(
-    machine: &Machine,
-    lock: &File,
-    pool: &str,
-    backend: &Backend,
-    seen: &Seen,
-    arguments: &[&str],
-) -> Result<(), Fault> {
-    let mut waits = backend.peer.legs.clone();
-    waits.retain(|leg| seen.labels.contains_key(leg));
-    let mut said = String::new();
-    let (sender, ended) = mpsc::channel();
-    thread::scope(|scope| {
-        scope.spawn(move || sender.send(machine.run_holding(lock, "zpool", arguments)));
-        loop {
-            match ended.recv_timeout(PAUSE) {
-                Ok(result) => return result.map(|_| ()),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Fault::generic(
-                        "the thread of the import has ended without a word",
-                    ));
+impl Import<'_> {
+    /// Runs one of its programs, whose I/O to a leg that is lost would wait for the leg's return. Nothing ends a program that
+    /// waits for a disk, and the watch lets legs go only of a pool that is there.
+    fn run(&mut self, program: &str, arguments: &[String]) -> Result<(), Fault> {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (machine, lock) = (self.machine, self.lock);
+        let mut said = String::new();
+        let (sender, ended) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.send(machine.run_holding(lock, program, &arguments)));
+            loop {
+                match ended.recv_timeout(PAUSE) {
+                    Ok(result) => return result.map(|_| ()),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(Fault::generic(
+                            "the thread of the import has ended without a word",
+                        ));
+                    }
+                }
+                if let Err(fault) = self.let_lost_go()
+                    && fault.reason != said
+                {
+                    tracing::error!("the import waits: {}", fault.reason);
+                    said = fault.reason;
                 }
             }
-            if let Err(fault) = let_lost_go(machine, pool, backend, seen, &mut waits)
-                && fault.reason != said
-            {
-                tracing::error!("the import waits: {}", fault.reason);
-                said = fault.reason;
+        })
+    }
+
+    /// Lets the I/O to legs fail that are lost now, when the cluster has taken the mark that they miss writes from now on.
+    /// They are taken from those that are waited for.
+    fn let_lost_go(&mut self) -> Result<(), Fault> {
+        let mut lost = Vec::new();
+        for leg in &self.waits {
+            if observe::is_lost_now(self.machine, self.backend, leg)? {
+                lost.push(leg.clone());
             }
         }
-    })
-}
-
-/// Lets the I/O to legs fail that are lost now, when the cluster has taken the mark that they miss writes from now on. They
-/// are taken from those that are waited for.
-fn let_lost_go(
-    machine: &Machine,
-    pool: &str,
-    backend: &Backend,
-    seen: &Seen,
-    waits: &mut Vec<Leg>,
-) -> Result<(), Fault> {
-    let mut lost = Vec::new();
-    for leg in waits.iter() {
-        if observe::is_lost_now(machine, backend, leg)? {
-            lost.push(leg.clone());
+        if lost.is_empty() {
+            return Ok(());
         }
+        mark_peer(self.machine, self.pool, self.seen)?;
+        for leg in lost {
+            legs::fail_if_no_path(self.machine, &leg)?;
+            tracing::warn!("leg {leg} was lost during the import, and is let go");
+            self.waits.retain(|waiting| *waiting != leg);
+            self.has_let_go = true;
+        }
+        Ok(())
     }
-    if lost.is_empty() {
-        return Ok(());
-    }
-    mark_peer(machine, pool, seen)?;
-    for leg in lost {
-        legs::fail_if_no_path(machine, &leg)?;
-        tracing::warn!("leg {leg} was lost during the import, and is let go");
-        waits.retain(|waiting| *waiting != leg);
-    }
-    Ok(())
 }
 
 fn mark_peer(machine: &Machine, pool: &str, seen: &Seen) -> Result<(), Fault> {
@@ -140,4 +166,41 @@ fn mark_peer(machine: &Machine, pool: &str, seen: &Seen) -> Result<(), Fault> {
     let value = mark::text(cib.attribute(&seen.peer, &name), &pacemaker::now(), false);
     let change = Change::Attribute { node: &seen.peer, name: &name, value: &value };
     cib.change(machine, &seen.own, Condition::Owner { pool }, &[change])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hasan::zfs::LabelState;
+
+    #[test]
+    fn only_the_legs_that_carry_the_pool_are_looked_at_and_what_was_decided_is_done() {
+        let newest = Label {
+            pool: "tank".to_string(),
+            pool_guid: 9,
+            state: LabelState::InUse,
+            txg: 12,
+            multihost: true,
+            hostid: 1,
+            hostname: "host1".to_string(),
+        };
+        let legs = ["data-a1", "data-b1"].map(|name| Leg::new(name).unwrap());
+        let said = |decision: Decision, mount, load_keys, failmode| -> Vec<String> {
+            let options = Options { mount, load_keys, failmode };
+            let commands = commands(legs.iter(), &newest, &decision, &options);
+            commands.into_iter().map(|(it, words)| format!("{it} {}", words.join(" "))).collect()
+        };
+        let from = "-d /dev/mapper/data-a1 -d /dev/mapper/data-b1";
+        let import = |words: &str| format!("zpool import -o cachefile=none{words} {from} 9");
+        assert_eq!(said(Decision::Import, true, false, None), [import("")]);
+        assert_eq!(said(Decision::Import, true, true, None), [import(" -N")]);
+        assert_eq!(
+            said(Decision::ImportByForce, false, false, Some("panic")),
+            [import(" -f -N -o failmode=panic")]
+        );
+        assert_eq!(
+            said(Decision::Reclaim, true, false, None),
+            [format!("zhack {from} mmp reclaim tank"), import("")]
+        );
+    }
 }

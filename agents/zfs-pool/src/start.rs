@@ -1,14 +1,15 @@
-//! Takes the pool: decide once, write down what is about to happen, import.
+//! Takes the pool: decide, write down what is about to happen, import; anew only if legs are lost meanwhile.
 
 use crate::decide::{Decision, Policy, decide, newest};
-use crate::import::Options;
+use crate::import::{Ended, Options};
 use crate::{BACKEND, FAILMODE, LOAD_KEYS, MOUNT, MULTIHOST};
 use crate::{apply, datasets, import, lock, monitor, observe, policy};
-use hasan::config;
+use hasan::config::{self, Backend};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Values};
-use hasan::pacemaker;
+use hasan::pacemaker::{self, Cluster};
 use hasan::zfs::{self, Claim};
+use std::fs::File;
 
 /// What can be said without a look at the legs.
 pub(crate) fn validate(machine: &Machine, values: &Values) -> Outcome {
@@ -42,28 +43,50 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     // Before all that asks the module something.
     zfs::load_module(machine)?;
     check_hostids(machine)?;
-    // Asked once: the cluster's tools take their time, and the clients wait.
-    let cluster = pacemaker::cluster(machine, &backend.peer.node)?;
+    let ask = || pacemaker::cluster(machine, &backend.peer.node);
+    // Asked once for each try: the cluster's tools take their time, and the clients wait.
+    let mut cluster = ask()?;
     apply::await_peer_legs(machine, &backend, cluster.peer)?;
-    let (seen, cib) = observe::observe(machine, pool, &backend, asked(values)?, cluster)?;
+    let options = Options {
+        mount: values.is_set(&MOUNT),
+        load_keys: values.is_set(&LOAD_KEYS),
+        failmode: values.text(&FAILMODE),
+    };
+    while let Ended::LegsLost(fault) =
+        take(machine, &lock, &backend, pool, asked(values)?, cluster, &options)?
+    {
+        cluster = ask()?;
+        tracing::warn!(
+            "{}; it is decided anew what to do with the legs that are left",
+            fault.reason
+        );
+    }
+    check_multihost(machine, pool, asked(values)?)?;
+    datasets::open(machine, pool, &options)?;
+    settled(machine, pool)
+}
+
+/// Decides, writes down what is about to happen, and imports.
+fn take(
+    machine: &Machine,
+    lock: &File,
+    backend: &Backend,
+    pool: &str,
+    policy: Policy,
+    cluster: Cluster,
+    options: &Options<'_>,
+) -> Result<Ended, Fault> {
+    let (seen, cib) = observe::observe(machine, pool, backend, policy, cluster)?;
     tracing::info!("{}", seen.sentence(pool));
     let decision = decide(pool, &seen);
     if let Decision::Refuse(reason) = decision {
         return Err(Fault::generic(reason));
     }
     let newest = newest(&seen).ok_or_else(|| Fault::generic("no leg carries the pool"))?;
-    apply::write_down(machine, pool, &backend, &seen, &cib, newest)?;
-    apply::shut_out_peer(machine, &backend, &seen)?;
+    apply::write_down(machine, pool, backend, &seen, &cib, newest)?;
+    apply::shut_out_peer(machine, backend, &seen)?;
     apply::remove_dead_maps(machine, &seen)?;
-    let options = Options {
-        mount: values.is_set(&MOUNT),
-        load_keys: values.is_set(&LOAD_KEYS),
-        failmode: values.text(&FAILMODE),
-    };
-    import::import(machine, &lock, &backend, &seen, newest, &decision, &options)?;
-    check_multihost(machine, pool, asked(values)?)?;
-    datasets::open(machine, pool, &options)?;
-    settled(machine, pool)
+    import::import(machine, lock, backend, &seen, newest, &decision, options)
 }
 
 fn asked(values: &Values) -> Result<Policy, Fault> {

@@ -318,12 +318,12 @@ fi
 exec /run/lab/real \"$@\"
 ";
 
-/// The other node's legs are lost between the look at them and the import, which would wait for them for ever: it goes on
-/// without them, and the other node is marked before anything is written.
+/// The pool is given back, and the legs of the node that had it are lost between the other's look at them and its import,
+/// which would wait for them for ever: the start goes on without them, and that node is marked before anything is written.
 pub(crate) fn legs_lost_at_import(lab: &Lab) -> Result<()> {
-    let (here, there) = by_hand(lab)?;
-    here.free_pool()?;
-    here.expect("stop", 0, &[])?;
+    let (there, here) = by_hand(lab)?;
+    there.free_pool()?;
+    there.expect("stop", 0, &[])?;
     here.run("mkdir /run/lab && mount -t tmpfs -o mode=755 lab /run/lab && cp /usr/sbin/zpool /run/lab/real")?;
     ssh::put(lab, here.node, "/run/lab/zpool", CUT_FIRST.as_bytes())?;
     here.run("chmod 755 /run/lab/zpool && mount --bind /run/lab/zpool /usr/sbin/zpool")?;
