@@ -135,7 +135,7 @@ impl<'a> Hand<'a> {
 pub(crate) fn exports(environment: &str) -> String {
     format!(
         "export OCF_ROOT=/usr/lib/ocf OCF_RESOURCE_INSTANCE=by-hand OCF_RESKEY_pool=san-pool \
-         OCF_RESKEY_CRM_meta_timeout=110000 {environment}; "
+         OCF_RESKEY_CRM_meta_timeout=300000 {environment}; "
     )
 }
 
