@@ -43,6 +43,9 @@ else
     filled source/python/pacemaker/buildoptions.py.in > pacemaker/buildoptions.py
     filled source/cts/cts-lab.in > cts-lab
     patient pacemaker/_cts/watcher.py
+    # It takes --seed and does not use it (up to 3.0.0 at least).
+    sed -i 's/seed = int(time.time())/seed = sys.argv[sys.argv.index("--seed") + 1]/' pacemaker/_cts/environment.py
+    grep -q 'seed = sys.argv' pacemaker/_cts/environment.py
     # The one thing that it asks Pacemaker's library for is the text of an exit code.
     printf 'class _libcrmcommon:\n    @staticmethod\n    def crm_exit_str(code):\n        return b""\n' > pacemaker/_library.py
     program='cts-lab --logfile journal'
