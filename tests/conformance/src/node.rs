@@ -170,6 +170,14 @@ fn ours(root: &Root, report: &mut Report) -> Result<()> {
         report.check(&format!("{operation} ends with {code}: {reason}"), is_so, failure);
         report.check(&format!("pcs status shows {reason:?}"), shown.contains(reason), &shown);
     }
+    // It reads the metadata of each agent that it starts.
+    let log = root.get("pacemaker.log")?;
+    let strange: Vec<&str> = log.lines().filter(|line| line.contains("assertion")).collect();
+    report.check(
+        "Pacemaker finds nothing strange in what it reads",
+        log.contains("pool") && strange.is_empty(),
+        &strange.join("\n"),
+    );
     Ok(())
 }
 

@@ -198,7 +198,8 @@ fn note(lab: &Lab, what: &str) -> Result<()> {
 /// Each fencing that Pacemaker takes for done cut the power of its node, whose QEMU has ended when its plug answers. A plug
 /// that lies on purpose is no fault of the agent.
 pub(crate) fn check_fencings(lab: &Lab) -> Result<()> {
-    let ask = "stonith_admin --history '*' --output-as=xml";
+    // stonith_admin --history would show the last one alone.
+    let ask = "crm_mon --one-shot --output-as=xml";
     let history = ssh::run(lab, Machine::named("quorum-c")?, ask)?;
     let log = fs::read_to_string(log(lab)).unwrap_or_default();
     for node in &MACHINES[..3] {
@@ -210,13 +211,34 @@ pub(crate) fn check_fencings(lab: &Lab) -> Result<()> {
 
 /// How often a node was fenced, and how often its power was cut, which must be as often at least.
 fn compare(node: &str, history: &str, log: &str) -> Result<(usize, usize)> {
-    let target = format!("target=\"{node}\"");
-    let is_done = |line: &&str| line.contains(&target) && line.contains("status=\"success\"");
-    let done = history.lines().filter(is_done).count();
+    let (target, on) = (format!("target=\"{node}\""), "action=\"on\"");
+    let is_done = |line: &&str| {
+        line.contains(&target) && line.contains("status=\"success\"") && !line.contains(on)
+    };
+    let times: Result<Vec<u64>> = history.lines().filter(is_done).map(completed).collect();
+    let mut times = times?;
+    times.sort_unstable();
+    // Two nodes that ask for the same fencing make two events of it.
+    times.dedup_by(|later, earlier| *later - *earlier < SAME);
+    let done = times.len();
     let off = format!("off {node}");
     let cut = log.lines().filter(|line| line.ends_with(&off)).count();
     ensure!(done <= cut, "{done} fencings of {node}, whose plugs did this:\n{log}\n{history}");
     Ok((done, cut))
+}
+
+/// Two fencings that are this close together, seconds, are one: a node that was fenced takes longer to boot.
+const SAME: u64 = 10;
+
+/// The second of the day at which a fencing was done.
+fn completed(event: &str) -> Result<u64> {
+    let time = event.split("completed=\"").nth(1).and_then(|rest| rest.get(11..19));
+    let numbers: Option<Vec<u64>> =
+        time.and_then(|time| time.split(':').map(|part| part.parse().ok()).collect());
+    match numbers.as_deref() {
+        Some([hours, minutes, seconds]) => Ok((hours * 60 + minutes) * 60 + seconds),
+        _ => bail!("a fencing without its time: {event}"),
+    }
 }
 
 #[cfg(test)]
@@ -225,13 +247,24 @@ mod tests {
 
     #[test]
     fn a_fencing_without_a_cut_is_found() {
-        let event = |node: &str, status: &str| {
-            format!("<fence_event target=\"{node}\" action=\"reboot\" status=\"{status}\"/>\n")
+        let event = |node: &str, action: &str, status: &str, time: &str| {
+            format!(
+                "<fence_event target=\"{node}\" action=\"{action}\" status=\"{status}\" \
+                 completed=\"2026-11-23 {time}.123456Z\"/>\n"
+            )
         };
-        let history = event("a", "success") + &event("a", "failed") + &event("b", "success");
+        let history = event("a", "reboot", "success", "09:59:58")
+            + &event("a", "reboot", "success", "10:00:01")
+            + &event("a", "on", "success", "10:03:00")
+            + &event("a", "reboot", "failed", "10:05:00")
+            + &event("b", "reboot", "success", "10:06:00");
         let log = "1 off a\n2 on a\n";
         assert_eq!(compare("a", &history, log).unwrap(), (1, 1));
         assert_eq!(compare("c", &history, log).unwrap(), (0, 0));
         assert!(compare("b", &history, log).is_err());
+        let again = history + &event("a", "off", "success", "10:10:00");
+        assert!(compare("a", &again, log).is_err());
+        assert_eq!(compare("a", &again, "1 off a\n2 on a\n3 off a\n").unwrap(), (2, 2));
+        assert!(compare("a", &event("a", "off", "success", "now"), log).is_err());
     }
 }
