@@ -57,6 +57,8 @@ mutant "the LUNs' deep monitor has the other one's interval" agents/sync-iscsi-l
     's/interval: 60,/interval: 15,/' pcs pcs
 mutant "a weakness is an error" agents/iscsi-backend-health/src/main.rs \
     's/Fault::new(Rc::Degraded, reason)/Fault::generic(reason)/' pacemakerd pacemakerd
+mutant "metadata that declare attributes themselves" common/src/ocf/metadata.rs \
+    's/dtd""#/dtd" [<!ATTLIST action more CDATA #IMPLIED>]"#/' pacemakerd "pacemakerd of Pacemaker 3"
 mutant "the rest of a pool on the standby stops the pool where it serves" packaging/example/cluster.sh \
     's/multiple-active=stop_unexpected/multiple-active=stop_start/' crm_simulate crm_simulate
 echo "$passed passed, $failed failed"
