@@ -111,7 +111,7 @@ impl Import<'_> {
         let mut said = String::new();
         let (sender, ended) = mpsc::channel();
         thread::scope(|scope| {
-            scope.spawn(|| sender.send(machine.run_holding(lock, program, &arguments)));
+            scope.spawn(move || sender.send(machine.run_holding(lock, program, &arguments)));
             loop {
                 match ended.recv_timeout(PAUSE) {
                     Ok(result) => return result.map(|_| ()),

@@ -55,11 +55,11 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     while let Ended::LegsLost(fault) =
         take(machine, &lock, &backend, pool, asked(values)?, cluster, &options)?
     {
-        cluster = ask()?;
         tracing::warn!(
             "{}; it is decided anew what to do with the legs that are left",
             fault.reason
         );
+        cluster = ask()?;
     }
     check_multihost(machine, pool, asked(values)?)?;
     datasets::open(machine, pool, &options)?;
