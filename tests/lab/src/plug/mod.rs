@@ -209,17 +209,20 @@ pub(crate) fn check_fencings(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Two fencings that are this close together are one: a node that was fenced takes longer to boot.
+const SAME: Duration = Duration::from_secs(10);
+
 /// How often a node was fenced, and how often its power was cut, which must be as often at least.
 fn compare(node: &str, history: &str, log: &str) -> Result<(usize, usize)> {
     let (target, on) = (format!("target=\"{node}\""), "action=\"on\"");
     let is_done = |line: &&str| {
         line.contains(&target) && line.contains("status=\"success\"") && !line.contains(on)
     };
-    let times: Result<Vec<u64>> = history.lines().filter(is_done).map(completed).collect();
-    let mut times = times?;
+    let mut times: Vec<SystemTime> =
+        history.lines().filter(is_done).map(completed).collect::<Result<_>>()?;
     times.sort_unstable();
     // Two nodes that ask for the same fencing make two events of it.
-    times.dedup_by(|later, earlier| *later - *earlier < SAME);
+    times.dedup_by(|later, earlier| *later < *earlier + SAME);
     let done = times.len();
     let off = format!("off {node}");
     let cut = log.lines().filter(|line| line.ends_with(&off)).count();
@@ -227,18 +230,12 @@ fn compare(node: &str, history: &str, log: &str) -> Result<(usize, usize)> {
     Ok((done, cut))
 }
 
-/// Two fencings that are this close together, seconds, are one: a node that was fenced takes longer to boot.
-const SAME: u64 = 10;
-
-/// The second of the day at which a fencing was done.
-fn completed(event: &str) -> Result<u64> {
-    let time = event.split("completed=\"").nth(1).and_then(|rest| rest.get(11..19));
-    let numbers: Option<Vec<u64>> =
-        time.and_then(|time| time.split(':').map(|part| part.parse().ok()).collect());
-    match numbers.as_deref() {
-        Some([hours, minutes, seconds]) => Ok((hours * 60 + minutes) * 60 + seconds),
-        _ => bail!("a fencing without its time: {event}"),
-    }
+/// When a fencing was done: crm_mon writes UTC in the lab's machines.
+fn completed(event: &str) -> Result<SystemTime> {
+    let rest = event.split("completed=\"").nth(1).unwrap_or_default();
+    let time = rest.split('"').next().unwrap_or_default();
+    humantime::parse_rfc3339_weak(time)
+        .with_context(|| format!("a fencing without its time: {event}"))
 }
 
 #[cfg(test)]
