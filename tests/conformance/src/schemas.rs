@@ -30,9 +30,7 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
         }
         let mut report = Report::of(root, &format!("xmllint with {name}:"), version)?;
         for agent in AGENTS {
-            // A document type is looked for where its name says.
-            let lint =
-                format!("cd /usr/share/resource-agents; xmllint --noout --nonet {validate} -");
+            let lint = format!("xmllint --noout --nonet {validate} -");
             let metadata = format!("/usr/lib/ocf/resource.d/hasan/{agent} meta-data");
             report.run(
                 root,
