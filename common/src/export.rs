@@ -57,21 +57,55 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
 }
 
 fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<(), Fault> {
-    let there = |role| maps.iter().any(|map| map.leg == *leg && map.role == role);
-    if there(Role::Local) && there(Role::Export) {
-        return Ok(());
-    }
+    let of_leg = |role| maps.iter().find(|map| map.leg == *leg && map.role == role);
     let absent = || Fault::generic(format!("its disk {} is not there", disk.display()));
-    let device = machine.resolved(disk)?.ok_or_else(absent)?;
-    let block = device.file_name().and_then(|name| name.to_str()).ok_or_else(absent)?;
+    let Some(device) = machine.resolved(disk)? else {
+        let are_there = of_leg(Role::Local).is_some() && of_leg(Role::Export).is_some();
+        return if are_there { Ok(()) } else { Err(absent()) };
+    };
+    let block = block_of(&device).ok_or_else(absent)?;
     let folder = Path::new("/sys/class/block").join(block);
     let sectors = legs::sectors(machine, &folder)?.ok_or_else(absent)?;
     for role in [Role::Local, Role::Export] {
-        if !there(role) {
-            legs::make_linear(machine, leg, role, &device, sectors)?;
+        match of_leg(role) {
+            Some(map) if map.slaves.contains(block) => continue,
+            // The disk was exchanged. A map in use is not removed: on this node a pool is on the disk that went.
+            Some(map) => legs::remove(machine, map).map_err(|fault| {
+                Fault::generic(format!(
+                    "its map lies over a disk that went, not over {}, and is in use; move the pool away first: {}",
+                    disk.display(),
+                    fault.reason
+                ))
+            })?,
+            None => {}
         }
+        legs::make_linear(machine, leg, role, &device, sectors)?;
     }
     Ok(())
+}
+
+/// The kernel's name of a block device.
+fn block_of(device: &Path) -> Option<&str> {
+    device.file_name().and_then(|name| name.to_str())
+}
+
+/// The legs whose maps lie over another disk than the configured one, which was exchanged.
+fn exchanged<'a>(
+    machine: &Machine,
+    backend: &'a Backend,
+    maps: &[Map],
+) -> Result<Vec<&'a str>, Fault> {
+    let mut exchanged = Vec::new();
+    for (leg, disk) in &backend.legs {
+        let Some(device) = machine.resolved(disk)? else { continue };
+        let Some(block) = block_of(&device) else { continue };
+        let is_other =
+            |map: &Map| map.leg == *leg && map.role != Role::Remote && !map.slaves.contains(block);
+        if maps.iter().any(is_other) {
+            exchanged.push(leg.name());
+        }
+    }
+    Ok(exchanged)
 }
 
 fn steps_up(
@@ -122,12 +156,9 @@ pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual, credentials)?)?)
 }
 
-/// The wanted target, without initiators: a LUN for each leg whose map is there. A LUN keeps the
-/// number that it has, because a change would tear it from a session; the peer tells legs by their
-/// serials.
+/// The wanted target, without initiators: a LUN for each leg whose map is there, by the leg's own number.
 fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell, Fault> {
-    let mut luns = BTreeMap::new();
-    let mut fresh = Vec::new();
+    let mut luns: BTreeMap<u64, Lun> = BTreeMap::new();
     for leg in backend.legs.keys() {
         if !actual.maps.iter().any(|map| map.leg == *leg && map.role == Role::Export) {
             continue;
@@ -136,16 +167,13 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         let block = machine.block(&device)?;
         let (name, serial) = (leg.name().to_string(), leg.serial());
         let lun = Lun { name, device, block, serial, reservations: String::new() };
-        match number_of(&lun, actual) {
-            Some(number) => {
-                luns.insert(number, lun);
-            }
-            None => fresh.push(lun),
+        if let Some(other) = luns.insert(leg.lun(), lun) {
+            return Err(Fault::generic(format!(
+                "the legs {} and {leg} would be the same LUN {}: give the partition of one another label",
+                other.name,
+                leg.lun()
+            )));
         }
-    }
-    for lun in fresh {
-        let free = (0..).find(|number| !luns.contains_key(number)).expect("there is a next number");
-        luns.insert(free, lun);
     }
     Ok(Shell {
         tpg: group(backend),
@@ -159,12 +187,6 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         initiators: BTreeSet::new(),
         credentials: BTreeMap::new(),
     })
-}
-
-fn number_of(lun: &Lun, actual: &Actual) -> Option<u64> {
-    let backstore = actual.backstores.iter().find(|each| each.serves(lun))?;
-    let luns = &actual.tpg.as_ref()?.luns;
-    luns.iter().find(|(_, at)| at.as_ref() == Some(&backstore.at)).map(|(number, _)| *number)
 }
 
 /// Takes the export down. The maps for ZFS stay: a pool may be on them.
@@ -195,6 +217,16 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
         let advice = "see: systemctl status hasan-backend-export";
         return Err(Fault::generic(format!("legs without maps: {}; {advice}", missing.join(", "))));
     }
+    let exchanged = exchanged(machine, &backend, &actual.maps)?;
+    if !exchanged.is_empty() {
+        return Err(Fault::new(
+            Rc::Degraded,
+            format!(
+                "legs over a disk that went: {}; without the pool here: systemctl restart hasan-backend-export",
+                exchanged.join(", ")
+            ),
+        ));
+    }
     if is_peer_shut_out(machine, &backend) {
         return Err(Fault::new(
             Rc::Degraded,
@@ -216,7 +248,7 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::generic(format!(
-        "the backend target {} is not complete: run systemctl restart hasan-backend-export",
+        "the backend target {} is not complete: run systemctl reload-or-restart hasan-backend-export",
         backend.iqn
     )))
 }

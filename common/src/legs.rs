@@ -56,6 +56,14 @@ impl Leg {
         format!("{digits}-{}", self.0)
     }
 
+    /// The number of that LUN: 14 bits of the digest, as many as a flat LUN has (SAM-5 section 4.7). It is the leg's for ever:
+    /// a session outlives the target that is made anew, its kernel goes by numbers, and would send the writes that wait to
+    /// whichever leg has the number then.
+    pub fn lun(&self) -> u64 {
+        let digest = Sha256::digest(format!("hasan leg {}", self.0));
+        u64::from(u16::from_be_bytes([digest[30], digest[31]]) & 0x3fff)
+    }
+
     /// The leg that a LUN with this serial carries; `None` if it is not one of ours.
     pub fn of_serial(serial: &str) -> Option<Leg> {
         let leg = Leg::new(serial.get(33..)?).ok()?;
@@ -245,6 +253,29 @@ pub fn fail_if_no_path(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
     message(machine, leg, "fail_if_no_path")
 }
 
+/// Whether dm-multipath has given up the path of a remote leg: each error that comes from the target is one of the path to it.
+/// Asked only when its I/O does not go on.
+///
+/// # Errors
+/// `dmsetup status` says what it should not (kernel documentation, `admin-guide/device-mapper/dm-queue-length`: each path is
+/// followed by `A` or `F`).
+pub fn has_path_failed(machine: &Machine, leg: &Leg) -> Result<bool, Fault> {
+    let said = machine.run("dmsetup", &["status", "--target", "multipath", leg.name()])?;
+    path_failed(&said).ok_or_else(|| {
+        Fault::generic(format!("cannot read the status of the map {leg}: {:?}", said.trim()))
+    })
+}
+
+fn path_failed(status: &str) -> Option<bool> {
+    let words: Vec<&str> = status.split_whitespace().collect();
+    let path = words.iter().rposition(|word| word.contains(':'))?;
+    match *words.get(path + 1)? {
+        "A" => Some(false),
+        "F" => Some(true),
+        _ => None,
+    }
+}
+
 fn message(machine: &Machine, leg: &Leg, text: &str) -> Result<(), Fault> {
     machine.run("dmsetup", &["message", leg.name(), "0", text]).map(|_| ())
 }
@@ -333,6 +364,19 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_path_has_failed() {
+        for (status, want) in [
+            ("0 2097152 multipath 2 0 1 0 1 1 A 0 1 0 8:16 A 0 \n", Some(false)),
+            ("0 2097152 multipath 2 1 0 0 1 1 E 0 1 0 8:16 F 3 \n", Some(true)),
+            ("0 2097152 multipath 2 0 1 0 1 1 A 0 1 0 8:16", None),
+            ("0 2097152 multipath 2 0 1 0 1 1 A 0 1 0 8:16 X 3", None),
+            ("", None),
+        ] {
+            assert_eq!(path_failed(status), want, "{status}");
+        }
+    }
+
+    #[test]
     fn what_is_done_and_what_waits() {
         let of = |done, waiting| Some(Io { done, waiting });
         for (stat, want) in [
@@ -347,9 +391,10 @@ mod tests {
     }
 
     #[test]
-    fn the_serial_of_a_leg_never_changes() {
-        // It is on the wire and in the initiators' disk names: this value is for ever.
-        let serial = Leg::new("data-a1").unwrap().serial();
-        assert_eq!(serial, "853c15aae7cd7183f635924f59c77a7f-data-a1");
+    fn the_serial_and_the_number_of_a_leg_never_change() {
+        // They are on the wire and in the initiators' disk names: these values are for ever.
+        let leg = Leg::new("data-a1").unwrap();
+        assert_eq!(leg.serial(), "853c15aae7cd7183f635924f59c77a7f-data-a1");
+        assert_eq!(leg.lun(), 14375);
     }
 }

@@ -7,6 +7,7 @@ pub mod aside;
 pub mod chap;
 pub mod config;
 pub mod export;
+pub mod flow;
 pub mod iscsi;
 pub mod legs;
 pub mod lio;

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod aside;
-mod flow;
 mod healing;
 mod marks;
 mod notify;

@@ -1,25 +1,33 @@
 //! One pass of the watch: observe, plan, apply.
 
-use crate::flow::Flow;
 use crate::notify::{ALIVE, notify};
 use crate::plan::{Actual, Memory, Step, plan};
 use crate::pools;
 use crate::said::Said;
 use crate::standing::Standing;
 use hasan::config::{Backend, Peer};
+use hasan::flow::Flow;
 use hasan::iscsi::{self, Disk, SessionState};
 use hasan::legs::{self, Leg, Map, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Pause between two tries to log in: the peer may be down for long.
 const LOGIN_PAUSE: Duration = Duration::from_secs(3);
+/// Pause between two questions for LUNs that are missing.
+const SCAN_PAUSE: Duration = Duration::from_secs(15);
 /// Time to change the cluster's configuration and to see that it is changed: seven programs, of a cluster that has just lost a
 /// node. I/O waits for it, and to begin anew would take longer.
 const CLUSTER: Duration = Duration::from_secs(90);
+
+/// How a pass goes on after a step.
+enum Then {
+    GoOn,
+    /// Not at all: there is something new to see.
+    LookAgain,
+}
 
 /// What lives from one pass to the next. All of it can be lost: a new watch finds it again.
 #[derive(Default)]
@@ -29,6 +37,7 @@ pub(crate) struct Watch {
     pools: pools::Care,
     standing: Standing,
     last_login: Option<Instant>,
+    last_scan: Option<Instant>,
     said: Said,
 }
 
@@ -46,10 +55,13 @@ impl Watch {
         let maps = legs::observe(machine)?;
         let still = self.still(&maps);
         let actual = Actual { sessions, maps, still };
-        self.memory.forget_refused(&actual);
+        self.memory.forget_refused(&actual, Instant::now());
         for step in plan(backend, &actual, &self.memory) {
-            if let Err(fault) = self.apply(machine, backend, &step) {
-                self.said.error(&fault.reason);
+            match self.apply(machine, backend, &step) {
+                Ok(Then::GoOn) => {}
+                // What follows was planned without the session's disks.
+                Ok(Then::LookAgain) => break,
+                Err(fault) => self.said.error(&fault.reason),
             }
         }
         // Legs first: without a cluster the questions to it fail.
@@ -69,55 +81,83 @@ impl Watch {
     }
 
     /// The legs whose I/O stands still.
-    fn still(&mut self, maps: &[Map]) -> BTreeSet<Leg> {
+    fn still(&mut self, maps: &[Map]) -> BTreeMap<Leg, u32> {
         let now = Instant::now();
         let remote = maps.iter().filter(|map| map.role == Role::Remote);
-        let still = remote.filter(|map| self.flow.stands_still(&map.leg, map.io, now));
-        still.map(|map| map.leg.clone()).collect()
+        let mut times = |map: &Map| self.flow.stands_still(&map.leg, map.io, now);
+        remote.filter_map(|map| Some((map.leg.clone(), times(map)?))).collect()
     }
 
-    fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<(), Fault> {
+    fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<Then, Fault> {
         match step {
-            Step::Login => self.login(machine, backend),
-            Step::SetRecoveryTimeout(session) => iscsi::set_recovery_timeout(machine, session),
+            Step::Login => return self.login(machine, backend),
+            Step::SetRecoveryTimeout(session) => iscsi::set_recovery_timeout(machine, session)?,
             Step::MakeMap(leg, disk) => {
                 legs::make_remote(machine, leg, &disk.block, disk.sectors)?;
                 self.arrived(leg, "is here");
-                Ok(())
             }
             Step::ExchangePath(leg, disk) => {
                 legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
                 self.arrived(leg, "is here under another device");
-                Ok(())
             }
-            Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk),
+            Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk)?,
             Step::RetryPath(leg, disk) => {
                 tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
-                legs::reinstate_path(machine, leg, &disk.numbers)
+                legs::reinstate_path(machine, leg, &disk.numbers)?;
             }
-            Step::Refuse(leg, disk, map) => self.refuse(machine, leg, disk, map),
-            Step::PathsLost(legs) => self.paths_lost(machine, backend, legs),
+            Step::GiveUp(leg) => self.give_up(machine, backend, leg)?,
+            Step::Refuse(leg, disk, map) => self.refuse(machine, leg, disk, map)?,
+            Step::PathsLost(legs) => self.paths_lost(machine, backend, legs)?,
+            Step::Scan(session) => self.scan(machine, session)?,
         }
+        Ok(Then::GoOn)
     }
 
-    fn login(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+    fn login(&mut self, machine: &Machine, backend: &Backend) -> Result<Then, Fault> {
         if self.last_login.is_some_and(|last| last.elapsed() < LOGIN_PAUSE) {
-            return Ok(());
+            return Ok(Then::GoOn);
         }
         let result = log_in(machine, backend);
         // A login that fails takes its time, and the pause begins behind it.
         self.last_login = Some(Instant::now());
+        result.map(|()| Then::LookAgain)
+    }
+
+    fn scan(&mut self, machine: &Machine, session: &str) -> Result<(), Fault> {
+        if self.last_scan.is_some_and(|last| last.elapsed() < SCAN_PAUSE) {
+            return Ok(());
+        }
+        let result = iscsi::scan(machine, session);
+        self.last_scan = Some(Instant::now());
         result
     }
 
-    /// The next pass has something to say of a disk that turns out to be smaller than it was.
+    /// A disk that is another leg's, or smaller than it was, is for the next pass, which sees it so.
     fn reinstate(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
-        if sectors(machine, disk)?.is_none_or(|now| now < disk.sectors) {
+        let is_as_it_was = |now: &Disk| now.serial == disk.serial && now.sectors >= disk.sectors;
+        if !iscsi::reread(machine, disk)?.as_ref().is_some_and(is_as_it_was) {
             return Ok(());
         }
-        legs::reinstate_path(machine, leg, &disk.numbers)?;
+        // An exchange of the path that was cut off leaves a map that knows this disk and does not use it.
+        legs::reinstate_path(machine, leg, &disk.numbers)
+            .or_else(|_| legs::exchange_path(machine, leg, &disk.block, disk.sectors))?;
         self.arrived(leg, "is back");
         Ok(())
+    }
+
+    /// Each error of the disk is one of the path to dm-multipath, which lets the I/O wait. ZFS goes on without the leg, and
+    /// knows what the leg misses.
+    fn give_up(&mut self, machine: &Machine, backend: &Backend, leg: &Leg) -> Result<(), Fault> {
+        // One that takes its time is for SCSI's own timeouts.
+        if !legs::has_path_failed(machine, leg)? {
+            return Ok(());
+        }
+        self.memory.failing.insert(leg.clone(), Instant::now());
+        tracing::error!(
+            "leg {leg} is not used: its disk in {} fails I/O; replace it",
+            backend.peer.node
+        );
+        self.paths_lost(machine, backend, std::slice::from_ref(leg))
     }
 
     fn refuse(
@@ -128,7 +168,7 @@ impl Watch {
         map: &Map,
     ) -> Result<(), Fault> {
         // The kernel's size of it may be old.
-        if sectors(machine, disk)? != Some(disk.sectors) {
+        if iscsi::reread(machine, disk)?.map(|now| now.sectors) != Some(disk.sectors) {
             return Ok(());
         }
         if map.slaves.contains(&disk.block) {
@@ -183,10 +223,4 @@ fn log_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     iscsi::login(machine, iqn, portal, credentials.as_ref())?;
     tracing::info!("logged in to {iqn}");
     Ok(())
-}
-
-/// The size that a disk has now; `None` if it went away.
-fn sectors(machine: &Machine, disk: &Disk) -> Result<Option<u64>, Fault> {
-    iscsi::rescan(machine, disk)?;
-    legs::sectors(machine, &Path::new("/sys/class/block").join(&disk.block))
 }

@@ -3,15 +3,21 @@
 use hasan::config::Backend;
 use hasan::iscsi::{self, Disk, DiskState, Session, SessionState};
 use hasan::legs::{Leg, Map, Role};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How often a path is tried whose I/O fails while its disk seems well, one after the other.
+const RETRIES: u32 = 2;
+/// How long a leg is left alone whose disk fails I/O.
+const REST: Duration = Duration::from_secs(3600);
 
 /// What is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
     pub(crate) sessions: Vec<Session>,
     pub(crate) maps: Vec<Map>,
-    /// The legs whose I/O stands still.
-    pub(crate) still: BTreeSet<Leg>,
+    /// The legs whose I/O stands still, and how often it has since none waited.
+    pub(crate) still: BTreeMap<Leg, u32>,
 }
 
 /// What the watch knows from its earlier passes.
@@ -23,12 +29,17 @@ pub(crate) struct Memory {
     pub(crate) released: BTreeSet<Leg>,
     /// The legs whose disk is known to be too small.
     pub(crate) refused: BTreeSet<Leg>,
+    /// The legs whose disk fails I/O, and since when they are left alone.
+    pub(crate) failing: BTreeMap<Leg, Instant>,
 }
 
 impl Memory {
     /// A disk that was refused and went away may be another one when it returns.
-    pub(crate) fn forget_refused(&mut self, actual: &Actual) {
-        self.refused.retain(|leg| running(leg, actual).next().is_some());
+    pub(crate) fn forget_refused(&mut self, actual: &Actual, now: Instant) {
+        let is_there = |leg: &Leg| running(leg, actual).next().is_some();
+        self.refused.retain(is_there);
+        let is_new = |since: Instant| now.saturating_duration_since(since) < REST;
+        self.failing.retain(|leg, since| is_there(leg) && is_new(*since));
     }
 }
 
@@ -46,6 +57,10 @@ pub(crate) enum Step {
     ReinstatePath(Leg, Disk),
     /// The same of a path that was never seen to be lost.
     RetryPath(Leg, Disk),
+    /// It was tried again, and fails again, or does not go on.
+    GiveUp(Leg),
+    /// A leg has no disk in this session.
+    Scan(String),
     /// The leg's LUN came back smaller than the leg is: no I/O may go there. Its map follows.
     Refuse(Leg, Disk, Map),
     /// The paths of these legs are lost, and their I/O waits.
@@ -76,6 +91,11 @@ pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<S
     if !lost.is_empty() {
         steps.push(Step::PathsLost(lost));
     }
+    let has_none = |leg: &Leg| disks(leg, actual).next().is_none();
+    if backend.peer.legs.iter().any(has_none) {
+        let working = actual.sessions.iter().filter(|it| it.state == SessionState::LoggedIn);
+        steps.extend(working.map(|session| Step::Scan(session.name.clone())));
+    }
     steps
 }
 
@@ -95,7 +115,8 @@ fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Vec<Step> {
         return running.take(1).map(|disk| Step::MakeMap(leg.clone(), disk.clone())).collect();
     };
     let (fitting, small): (Vec<&Disk>, Vec<&Disk>) = running.partition(|disk| map.fits(disk));
-    if let Some(disk) = fitting.first().copied() {
+    let is_failing = memory.failing.contains_key(leg);
+    if let Some(disk) = fitting.first().copied().filter(|_| !is_failing) {
         return with_path(leg, map, disk, actual, memory).into_iter().collect();
     }
     let refuse = |disk: &&Disk| Step::Refuse(leg.clone(), (*disk).clone(), map.clone());
@@ -117,7 +138,11 @@ fn with_path(leg: &Leg, map: &Map, disk: &Disk, actual: &Actual, memory: &Memory
     if !memory.in_use.contains(leg) {
         return Some(Step::ReinstatePath(leg.clone(), disk.clone()));
     }
-    actual.still.contains(leg).then(|| Step::RetryPath(leg.clone(), disk.clone()))
+    let again = |times: u32| match times {
+        0..=RETRIES => Step::RetryPath(leg.clone(), disk.clone()),
+        _ => Step::GiveUp(leg.clone()),
+    };
+    actual.still.get(leg).copied().map(again)
 }
 
 #[cfg(test)]
@@ -164,11 +189,12 @@ mod tests {
         let released = Memory { released: of_leg(), ..Memory::default() };
         let running = || disk("sda", Running);
         let with = |disks| vec![session(disks)];
+        let scan = || Step::Scan("session1".to_string());
         for (sessions, maps, memory, want) in [
             (vec![], vec![], &new, vec![Step::Login]),
             (vec![], map("sda"), &known, vec![Step::Login, Step::PathsLost(vec![leg()])]),
             (vec![], map("sda"), &released, vec![Step::Login]),
-            (with(vec![]), vec![], &new, vec![]),
+            (with(vec![]), vec![], &new, vec![scan()]),
             (with(vec![running()]), vec![], &new, vec![Step::MakeMap(leg(), running())]),
             (with(vec![running()]), map("sda"), &known, vec![]),
             (with(vec![running()]), map("sda"), &new, vec![Step::ReinstatePath(leg(), running())]),
@@ -178,7 +204,7 @@ mod tests {
             (with(vec![disk("sda", Lost)]), map("sda"), &released, vec![]),
             (with(vec![disk("sda", Lost)]), vec![], &known, vec![]),
         ] {
-            let actual = Actual { sessions, maps, still: BTreeSet::new() };
+            let actual = Actual { sessions, maps, still: BTreeMap::new() };
             assert_eq!(plan(&backend(), &actual, memory), want, "{actual:?} {memory:?}");
         }
     }
@@ -187,14 +213,40 @@ mod tests {
     fn io_that_stands_still_has_its_path_tried_again_while_the_disk_seems_well() {
         let known = Memory { in_use: BTreeSet::from([leg()]), ..Memory::default() };
         let running = || disk("sda", DiskState::Running);
-        for (disk, want) in [
-            (running(), vec![Step::RetryPath(leg(), running())]),
-            (disk("sda", DiskState::Blocked), vec![]),
-            (disk("sda", DiskState::Lost), vec![Step::PathsLost(vec![leg()])]),
+        for (disk, times, want) in [
+            (running(), 1, vec![Step::RetryPath(leg(), running())]),
+            (running(), RETRIES, vec![Step::RetryPath(leg(), running())]),
+            (running(), RETRIES + 1, vec![Step::GiveUp(leg())]),
+            (disk("sda", DiskState::Blocked), 9, vec![]),
+            (disk("sda", DiskState::Lost), 9, vec![Step::PathsLost(vec![leg()])]),
         ] {
-            let still = BTreeSet::from([leg()]);
+            let still = BTreeMap::from([(leg(), times)]);
             let actual = Actual { sessions: vec![session(vec![disk])], maps: map("sda"), still };
             assert_eq!(plan(&backend(), &actual, &known), want, "{actual:?}");
+        }
+    }
+
+    #[test]
+    fn a_leg_whose_disk_fails_io_is_lost_until_the_disk_goes_or_some_time_has_passed() {
+        let now = Instant::now();
+        let failing = BTreeMap::from([(leg(), now)]);
+        let of = |state| {
+            let sessions = vec![session(vec![disk("sda", state)])];
+            Actual { sessions, maps: map("sda"), ..Actual::default() }
+        };
+        let running = of(DiskState::Running);
+        let memory = Memory { failing, ..Memory::default() };
+        assert_eq!(plan(&backend(), &running, &memory), [Step::PathsLost(vec![leg()])]);
+        let released = Memory { released: BTreeSet::from([leg()]), ..memory.clone() };
+        assert_eq!(plan(&backend(), &running, &released), []);
+        for (actual, later, is_kept) in [
+            (&running, REST / 2, true),
+            (&running, REST, false),
+            (&of(DiskState::Blocked), REST / 2, false),
+        ] {
+            let mut memory = memory.clone();
+            memory.forget_refused(actual, now + later);
+            assert_eq!(memory.failing.contains_key(&leg()), is_kept, "{actual:?} {later:?}");
         }
     }
 
@@ -228,7 +280,7 @@ mod tests {
         for (state, is_kept) in [(DiskState::Running, true), (DiskState::Blocked, false)] {
             let sessions = vec![session(vec![disk("sda", state)])];
             let mut memory = refused.clone();
-            memory.forget_refused(&Actual { sessions, ..Actual::default() });
+            memory.forget_refused(&Actual { sessions, ..Actual::default() }, Instant::now());
             assert_eq!(memory.refused.contains(&leg()), is_kept);
         }
     }
@@ -251,7 +303,8 @@ mod tests {
         let mut session = session(vec![foreign]);
         session.recovery_timeout = "120".to_string();
         let actual = Actual { sessions: vec![session], ..Actual::default() };
-        let want = vec![Step::SetRecoveryTimeout("session1".to_string())];
+        let session = || "session1".to_string();
+        let want = vec![Step::SetRecoveryTimeout(session()), Step::Scan(session())];
         assert_eq!(plan(&backend(), &actual, &Memory::default()), want);
     }
 }

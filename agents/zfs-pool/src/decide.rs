@@ -21,6 +21,8 @@ pub(crate) enum Policy {
 pub(crate) struct Seen {
     /// The label of each leg of this pool that answers.
     pub(crate) labels: BTreeMap<Leg, Label>,
+    /// The legs that are spares or caches, of whichever pool.
+    pub(crate) beside: Vec<Leg>,
     /// The legs of this node that do not answer, or carry no pool at all.
     pub(crate) own_missing: Vec<Leg>,
     /// Those of the other node.

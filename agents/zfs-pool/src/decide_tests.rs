@@ -57,6 +57,7 @@ fn usual() -> Seen {
     let exported = label(LabelState::Exported, THEIRS, NEW, true);
     Seen {
         labels: BTreeMap::from([(leg("a"), exported.clone()), (leg("b"), exported)]),
+        beside: Vec::new(),
         own_missing: Vec::new(),
         peer_missing: Vec::new(),
         hostid: OURS,

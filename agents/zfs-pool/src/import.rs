@@ -3,7 +3,8 @@
 use crate::decide::{Decision, Seen};
 use crate::observe;
 use hasan::config::Backend;
-use hasan::legs::{self, Leg};
+use hasan::flow::Flow;
+use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::pacemaker::{self, Change, Condition, mark};
@@ -11,10 +12,13 @@ use hasan::zfs::{self, Label};
 use std::fs::File;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pause between two looks at the other node's legs while ZFS imports.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often the I/O of a leg may stand still while the watch tries its path again, before its disk counts as one that fails.
+const STILL: u32 = 4;
 
 /// What an administrator asks of an import.
 pub(crate) struct Options<'a> {
@@ -41,6 +45,7 @@ struct Import<'a> {
     seen: &'a Seen,
     /// The other node's legs for which its I/O would wait if they were lost.
     waits: Vec<Leg>,
+    flow: Flow,
     has_let_go: bool,
 }
 
@@ -55,9 +60,19 @@ pub(crate) fn import(
     options: &Options<'_>,
 ) -> Result<Ended, Fault> {
     let (pool, mut waits) = (newest.pool.as_str(), backend.peer.legs.clone());
-    waits.retain(|leg| seen.labels.contains_key(leg));
-    let mut import = Import { machine, lock, pool, backend, seen, waits, has_let_go: false };
-    let mut commands = commands(seen.labels.keys(), newest, decision, options).into_iter();
+    waits.retain(|leg| seen.labels.contains_key(leg) || seen.beside.contains(leg));
+    let mut import = Import {
+        machine,
+        lock,
+        pool,
+        backend,
+        seen,
+        waits,
+        flow: Flow::default(),
+        has_let_go: false,
+    };
+    let legs = seen.labels.keys().chain(&seen.beside);
+    let mut commands = commands(legs, newest, decision, options).into_iter();
     let result = commands.try_for_each(|(program, arguments)| import.run(program, &arguments));
     // Up to ZFS 2.1 it says so, too, of a pool that is imported, of which a dataset cannot be mounted or shared.
     match result {
@@ -135,7 +150,7 @@ impl Import<'_> {
     /// Lets the I/O to legs fail that are lost now, when the cluster has taken the mark that they miss writes from now on.
     /// They are taken from those that are waited for.
     fn let_lost_go(&mut self) -> Result<(), Fault> {
-        let mut lost = Vec::new();
+        let mut lost = self.failing()?;
         for leg in &self.waits {
             if observe::is_lost_now(self.machine, self.backend, leg)? {
                 lost.push(leg.clone());
@@ -152,6 +167,24 @@ impl Import<'_> {
             self.has_let_go = true;
         }
         Ok(())
+    }
+
+    /// The legs that are waited for and whose disk fails I/O, which the watch cannot let fail: no pool is here yet.
+    fn failing(&mut self) -> Result<Vec<Leg>, Fault> {
+        let now = Instant::now();
+        let mut failing = Vec::new();
+        for map in legs::observe(self.machine)? {
+            if map.role != Role::Remote || !self.waits.contains(&map.leg) {
+                continue;
+            }
+            let times = self.flow.stands_still(&map.leg, map.io, now);
+            if times.is_some_and(|times| times >= STILL)
+                && legs::has_path_failed(self.machine, &map.leg)?
+            {
+                failing.push(map.leg);
+            }
+        }
+        Ok(failing)
     }
 }
 

@@ -123,6 +123,7 @@ impl World {
         };
         Seen {
             labels,
+            beside: Vec::new(),
             own_missing: Vec::new(),
             peer_missing,
             hostid: hostid(node),

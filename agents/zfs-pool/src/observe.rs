@@ -45,6 +45,11 @@ pub(crate) fn observe(
         peer_mark: mark(&backend.peer.node),
         record,
         own,
+        beside: carried
+            .iter()
+            .filter(|(_, label)| label.state == zfs::LabelState::Beside)
+            .map(|(leg, _)| leg.clone())
+            .collect(),
         labels: carried.into_iter().filter(|(_, label)| label.pool == pool).collect(),
     };
     Ok((seen, cib))
@@ -77,22 +82,26 @@ fn labels(
     Ok(labels)
 }
 
-/// The label of a leg; `None` of one that turns out to be lost. The disks of a node that was fenced look well for some
-/// seconds, and a read that is under way when the path fails would wait for the leg's return. No pool is here whose writes
-/// were to wait: so it is let fail.
+/// The label of a leg; `None` of one that turns out to be lost, or whose disk fails the read: both have nothing to give, and
+/// what is decided without them is decided as if they were away. The disks of a node that was fenced look well for some
+/// seconds, and a read that is under way when the path fails would wait for the leg's return; so would one of a disk whose
+/// errors dm-multipath takes for its path's. No pool is here whose writes were to wait: so it is let fail.
 fn label(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<Option<zfs::Label>, Fault> {
     let device = leg.device();
     let read = Aside::begin(machine, move |machine| zfs::read_label(machine, &device));
     let begun = Instant::now();
     while begun.elapsed() < LABEL {
-        if let Some(result) = read.result_within(PAUSE) {
-            return result;
-        }
-        if is_lost_now(machine, backend, leg)? {
-            return release(machine, leg, &read);
+        match read.result_within(PAUSE) {
+            Some(Err(fault)) => {
+                tracing::error!("{}: the leg {leg} counts as missing", fault.reason);
+                return Ok(None);
+            }
+            Some(Ok(label)) => return Ok(label),
+            None if is_lost_now(machine, backend, leg)? => break,
+            None => {}
         }
     }
-    Err(Fault::generic(format!("the leg {leg} is there and does not answer")))
+    release(machine, leg, &read)
 }
 
 fn release(
@@ -100,7 +109,7 @@ fn release(
     leg: &Leg,
     read: &Aside<Option<zfs::Label>>,
 ) -> Result<Option<zfs::Label>, Fault> {
-    tracing::warn!("leg {leg} was lost while its label was read: it counts as missing");
+    tracing::warn!("leg {leg} does not show its label: it counts as missing");
     legs::fail_if_no_path(machine, leg)?;
     let freed = read.result_within(FREED);
     legs::let_wait(machine, leg)?;

@@ -127,11 +127,18 @@ fn disk(machine: &Machine, device: &Path) -> Result<Option<Disk>, Fault> {
     Ok(Some(Disk { block, numbers, serial: serial(&page), sectors, state }))
 }
 
-/// Has the kernel read the size of a disk anew. It does so by itself only for a disk that it does not know yet: one whose
-/// session came back may be another one behind the same number.
-pub fn rescan(machine: &Machine, disk: &Disk) -> Result<(), Fault> {
-    let path = Path::new("/sys/class/block").join(&disk.block).join("device/rescan");
-    machine.write_attribute(&path, "1")
+/// The disk as it is now: the kernel reads size and serial anew. By itself it does so only for a disk that it does not know
+/// yet, and one whose session came back may be another one behind the same number. `None` if it has gone.
+pub fn reread(machine: &Machine, known: &Disk) -> Result<Option<Disk>, Fault> {
+    let device = Path::new("/sys/class/block").join(&known.block).join("device");
+    machine.write_attribute(&device.join("rescan"), "1")?;
+    disk(machine, &device)
+}
+
+/// Has the kernel ask the target for LUNs that it does not know yet. By itself it does so at a login only.
+pub fn scan(machine: &Machine, session: &str) -> Result<(), Fault> {
+    let number = session.trim_start_matches("session");
+    machine.run("iscsiadm", &["-m", "session", "-r", number, "--rescan"]).map(|_| ())
 }
 
 /// The text of a VPD page 80: four bytes of header, then the serial (SPC-4 section 7.8.19).

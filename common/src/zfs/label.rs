@@ -47,7 +47,9 @@ pub enum LabelState {
     InUse,
     /// 1, EXPORTED: given back.
     Exported,
-    /// 2 and above: destroyed, a spare, a cache.
+    /// 3 and 4, SPARE and L2CACHE: it holds nothing that a pool could miss, and names none.
+    Beside,
+    /// 2, DESTROYED, and what else there may be.
     NoPool,
 }
 
@@ -68,13 +70,18 @@ fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
     }
     let (configuration, ring) = bytes.split_at_checked(LENGTH).ok_or("it ends too early")?;
     let (numbers, texts) = pairs(&configuration[4..])?;
-    let uberblock = newest(ring).ok_or("it has no uberblock")?;
     let number = |name: &str| numbers.get(name).copied();
     let state = match number("state") {
         Some(0) => LabelState::InUse,
         Some(1) => LabelState::Exported,
+        Some(3 | 4) => LabelState::Beside,
         Some(_) => LabelState::NoPool,
         None => return Err("it has no state".to_string()),
+    };
+    let uberblock = match (newest(ring), state) {
+        (Some(newest), _) => newest,
+        (None, LabelState::Beside) => Uberblock { txg: 0, timestamp: 0, multihost: false },
+        (None, _) => return Err("it has no uberblock".to_string()),
     };
     Ok(Some(Label {
         pool: texts.get("name").cloned().unwrap_or_default(),
@@ -229,6 +236,17 @@ mod tests {
         let bytes = with_ring(&[uberblock(0x1_0000_0002, 0), older]);
         assert_eq!(parse(&bytes), Ok(Some(want)));
         assert_eq!(parse(&with_ring(&[])), Err("it has no uberblock".to_string()));
+    }
+
+    #[test]
+    fn a_spare_and_a_cache_have_no_uberblock() {
+        for state in [3u64, 4] {
+            let mut bytes = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+            bytes.extend(put("state", TYPE_UINT64, &state.to_be_bytes()));
+            bytes.resize(LENGTH + RING, 0);
+            let label = parse(&bytes).unwrap().unwrap();
+            assert_eq!((label.state, label.pool.as_str()), (LabelState::Beside, ""));
+        }
     }
 
     #[test]

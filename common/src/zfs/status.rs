@@ -11,7 +11,8 @@ pub struct Status {
     pub scan: Scan,
     /// How much of a resilver that runs is done, percent; `None` if none runs, or ZFS cannot say yet.
     pub resilvered: Option<u8>,
-    /// All vdevs, with the pool itself and the mirrors, in the order of the table.
+    /// All vdevs that hold the pool's data, with the pool itself and the mirrors, in the order of the table: no spares and no
+    /// caches, without which nothing is missing.
     pub vdevs: Vec<Vdev>,
 }
 
@@ -26,14 +27,14 @@ pub enum Scan {
     Other,
 }
 
-/// A row of the table.
+/// A vdev.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vdev {
     /// As ZFS prints it: for a leg its name; for one that was not there at the import its GUID.
     pub name: String,
     /// The path that such a one had.
     pub was: Option<String>,
-    /// ONLINE, DEGRADED, FAULTED, OFFLINE, REMOVED, UNAVAIL, AVAIL or INUSE.
+    /// ONLINE, DEGRADED, FAULTED, OFFLINE, REMOVED or UNAVAIL.
     pub state: String,
     /// Errors of reading, of writing, and of checksums, together.
     pub errors: u64,
@@ -70,9 +71,18 @@ pub fn parse_status(text: &str) -> Result<Status, Fault> {
     if rows.next().is_none() {
         return Err(Fault::generic("\"zpool status\" shows no table of vdevs"));
     }
-    let mut vdevs = Vec::new();
+    let (mut vdevs, mut is_beside) = (Vec::new(), false);
     for row in rows.take_while(|row| !row.trim().is_empty()) {
-        vdevs.extend(vdev(row)?);
+        let words: Vec<&str> = row.split_whitespace().collect();
+        match words[..] {
+            [group @ ("logs" | "cache" | "spares" | "special" | "dedup")] => {
+                is_beside = matches!(group, "cache" | "spares");
+            }
+            // A spare has no counters.
+            [_, state, ..] if is_beside && STATES.contains(&state) => {}
+            _ if is_beside => return Err(strange(row)),
+            _ => vdevs.push(vdev(row, &words)?),
+        }
     }
     Ok(Status { scan, resilvered, vdevs })
 }
@@ -103,29 +113,23 @@ fn resilvered(scan: &str, text: &str) -> Option<u8> {
     number.parse().ok().filter(|percent| *percent <= 100)
 }
 
-/// `None` for the head of a group, such as `logs`.
-fn vdev(row: &str) -> Result<Option<Vdev>, Fault> {
-    let words: Vec<&str> = row.split_whitespace().collect();
-    match words[..] {
-        ["logs" | "cache" | "spares" | "special" | "dedup"] => Ok(None),
-        [name, state @ ("AVAIL" | "INUSE"), ..] => {
-            let (name, state) = (name.to_string(), state.to_string());
-            Ok(Some(Vdev { name, was: None, state, errors: 0, wrong: 0, resilvering: false }))
-        }
-        [name, state, read, write, checksum, ref more @ ..] if STATES.contains(&state) => {
-            let count = |word: &str| word.parse::<u64>().map_err(|_| strange(row));
-            let wrong = count(checksum)?;
-            let errors = count(read)?.saturating_add(count(write)?).saturating_add(wrong);
-            let was = match more {
-                ["was", path, ..] => Some(path.to_string()),
-                _ => None,
-            };
-            let resilvering = more.iter().any(|word| word.contains("resilver"));
-            let (name, state) = (name.to_string(), state.to_string());
-            Ok(Some(Vdev { name, was, state, errors, wrong, resilvering }))
-        }
-        _ => Err(strange(row)),
+fn vdev(row: &str, words: &[&str]) -> Result<Vdev, Fault> {
+    let [name, state, read, write, checksum, ref more @ ..] = *words else {
+        return Err(strange(row));
+    };
+    if !STATES.contains(&state) {
+        return Err(strange(row));
     }
+    let count = |word: &str| word.parse::<u64>().map_err(|_| strange(row));
+    let wrong = count(checksum)?;
+    let errors = count(read)?.saturating_add(count(write)?).saturating_add(wrong);
+    let was = match more {
+        ["was", path, ..] => Some(path.to_string()),
+        _ => None,
+    };
+    let resilvering = more.iter().any(|word| word.contains("resilver"));
+    let (name, state) = (name.to_string(), state.to_string());
+    Ok(Vdev { name, was, state, errors, wrong, resilvering })
 }
 
 fn strange(row: &str) -> Fault {
@@ -171,6 +175,18 @@ mod tests {
         assert_eq!(status.vdevs[4].to_string(), "data-b2 UNAVAIL");
         assert_eq!(status.vdevs[4].name, "1535924578361137954");
         assert_eq!(status.vdevs[4].was.as_deref(), Some("/dev/mapper/data-b2"));
+    }
+
+    #[test]
+    fn what_holds_no_data_is_no_part_of_it() {
+        let more = "\tlogs\n\t  log-a ONLINE 0 0 0\n\tcache\n\t  1234 UNAVAIL 0 0 0 was /dev/sdz1\n\tspares\n\t  1235 UNAVAIL was /dev/sdy1\n\t  data-a9  AVAIL\n\n";
+        let status = parse_status(&DEGRADED.replace("data-b2\n\n", &format!("data-b2\n{more}")));
+        let names: Vec<String> = status.unwrap().vdevs.into_iter().map(|vdev| vdev.name).collect();
+        assert_eq!(names[4..], ["1535924578361137954", "log-a"]);
+        let strange = more.replace("AVAIL\n\n", "GONE\n\n");
+        assert!(
+            parse_status(&DEGRADED.replace("data-b2\n\n", &format!("data-b2\n{strange}"))).is_err()
+        );
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! Whether the I/O of a leg goes on. A path that was lost and came back between two looks is as it was, by all that is to be
+//! seen of its disk; but dm-multipath does not send I/O there any more, and lets it wait for ever. Nor does it where the disk
+//! fails I/O.
+
+use crate::legs::{Io, Leg};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// I/O that waits for so long, while none is done, stands still.
+const STILL: Duration = Duration::from_secs(3);
+
+/// What was last seen of each leg's I/O.
+#[derive(Default)]
+pub struct Flow(BTreeMap<Leg, Seen>);
+
+struct Seen {
+    io: Io,
+    /// Since when it is the same.
+    since: Instant,
+    /// How often it has stood still since none waited.
+    times: u32,
+}
+
+impl Flow {
+    /// How often the I/O of a leg has stood still since none waited, if it does now. Said once, and again after as long.
+    pub fn stands_still(&mut self, leg: &Leg, io: Io, now: Instant) -> Option<u32> {
+        let seen = self.0.entry(leg.clone()).or_insert(Seen { io, since: now, times: 0 });
+        if io.waiting == 0 {
+            seen.times = 0;
+        }
+        if io.waiting == 0 || seen.io.waiting == 0 || seen.io.done != io.done {
+            (seen.io, seen.since) = (io, now);
+            return None;
+        }
+        if now.saturating_duration_since(seen.since) < STILL {
+            return None;
+        }
+        seen.since = now;
+        seen.times += 1;
+        Some(seen.times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_that_waits_and_none_that_is_done() {
+        let (start, leg, mut flow) = (Instant::now(), Leg::new("b1").unwrap(), Flow::default());
+        for (second, done, waiting, want) in [
+            (0, 5, 1, None),
+            (2, 5, 1, None),
+            (3, 5, 2, Some(1)),
+            (4, 5, 2, None),
+            (6, 5, 2, Some(2)),
+            // Some goes through, and some waits still.
+            (7, 6, 2, None),
+            (9, 7, 2, None),
+            (12, 7, 1, Some(3)),
+            (13, 7, 0, None),
+            (20, 7, 1, None),
+            (22, 7, 1, None),
+            (23, 7, 1, Some(1)),
+        ] {
+            let now = start + Duration::from_secs(second);
+            let still = flow.stands_still(&leg, Io { done, waiting }, now);
+            assert_eq!(still, want, "{second}");
+        }
+    }
+}
