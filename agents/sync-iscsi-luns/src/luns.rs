@@ -3,7 +3,9 @@
 use crate::Config;
 use crate::access::{self, Access};
 use crate::identity::{Identities, Identity, NEXT, Note, Patience};
-use crate::observe::{Actual, blocks, datasets, kept_path, live, observe, observe_again, rows};
+use crate::observe::{
+    self, Actual, blocks, datasets, kept_path, live, observe, observe_again, rows,
+};
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
 use crate::settled::Look;
@@ -73,7 +75,16 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
         Ok(datasets) => datasets,
         Err(fault) => return unlisted(machine, config, fault),
     };
-    let actual = observe(machine, config, datasets)?;
+    let mut actual = observe(machine, config, datasets)?;
+    if removes_luns(config, &access, &actual) {
+        // The list was made before anybody was kept from making LUNs.
+        let again =
+            observe::rows(machine, config).and_then(|rows| observe::datasets(config, &rows));
+        match again {
+            Ok(datasets) => actual = observe(machine, config, datasets)?,
+            Err(fault) => return unlisted(machine, config, fault),
+        }
+    }
     let rc = decide_state(actual.tpg.as_ref(), &actual.backstores, &config.dataset, true)?;
     if rc != Rc::Success {
         return Ok(rc);
@@ -91,6 +102,14 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
         Err(fault) => troubles.push(fault.reason),
     }
     report(&troubles)
+}
+
+/// Whether a sync with this list of zvols would take a LUN away.
+fn removes_luns(config: &Config, access: &Access, actual: &Actual) -> bool {
+    let mut identities = identities(config, actual, Some(patience(config)));
+    skip_without_device(actual, &mut identities);
+    let steps = plan(config, access, actual, &identities);
+    steps.iter().any(|step| matches!(step, Step::RemoveLun(..)))
 }
 
 /// Without a list of zvols the LUNs stay as they are.
@@ -157,7 +176,8 @@ fn tell(identities: &Identities, access: &Access) {
 /// After an import udev takes a moment to name the devices.
 fn await_nodes(machine: &Machine, config: &Config, actual: &mut Actual) -> Result<(), Fault> {
     let wanted = identities(config, actual, None).luns;
-    let is_here = |each: &Identity| machine.exists(&zfs::zvol_device(&each.zvol));
+    // Links of an earlier import may be there still, and lead to other zvols' devices.
+    let is_here = |each: &Identity| zfs::has_device(machine, &each.zvol).unwrap_or_default();
     machine.await_condition(NODES, || Ok(wanted.iter().all(is_here)))?;
     actual.blocks = blocks(machine, &actual.datasets)?;
     Ok(())

@@ -20,6 +20,7 @@ use hasan::zfs;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const IQN: Param = Param {
     name: "iqn",
@@ -79,7 +80,7 @@ const GENERATE_NODE_ACLS: Param = Param {
     default: Some("false"),
     required: false,
     unique_group: None,
-    reloadable: true,
+    reloadable: false,
     short: "Let every initiator in",
     long: "Every initiator that reaches the portal gets the LUNs, as the ZFS-over-iSCSI plugin of \
            Proxmox needs it. The VLAN is then the only guard.",
@@ -131,6 +132,9 @@ const SETTLE: Param = Param {
     long: "A zvol that has just been made, or whose LUN somebody has just removed, is left alone for so many seconds: \
            Proxmox and people with targetcli work in several steps.",
 };
+
+/// How long a LUN may be half removed.
+const MOMENT: Duration = Duration::from_secs(2);
 
 static AGENT: Agent = Agent {
     name: "sync-iscsi-luns",
@@ -233,7 +237,7 @@ fn known(values: &Values) -> Option<(TpgName, &str)> {
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     match action {
         Action::Start => luns::start(machine, &Config::new(values)?),
-        Action::ReloadAgent => reload(machine, &Config::new(values)?),
+        Action::ReloadAgent => reload(machine, values),
         Action::ValidateAll => Config::new(values).map(|_| Rc::Success),
         // Without its parameters, and without a record of a start, it has made nothing here.
         Action::Stop | Action::Monitor => match known(values) {
@@ -242,11 +246,11 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
             Some((tpg, dataset)) => {
                 let is_imported = zfs::pool_state(machine, pool_of(dataset))?.is_some();
                 if is_imported && ocf::check_level() >= 10 {
-                    return luns::sync(machine, &Config::new(values)?);
+                    return sync(machine, values);
                 }
-                let rc = state::state(machine, &tpg, dataset, is_imported)?;
+                let rc = state(machine, &tpg, dataset, is_imported)?;
                 if rc == Rc::Success && !observe::changed_reservations(machine, &tpg)?.is_empty() {
-                    return luns::sync(machine, &Config::new(values)?);
+                    return sync(machine, values);
                 }
                 Ok(rc)
             }
@@ -254,12 +258,35 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     }
 }
 
-/// A zvol that cannot be served is no reason to restart the others: the next monitor names it.
-fn reload(machine: &Machine, config: &Config) -> Outcome {
-    match luns::sync(machine, config) {
-        Err(fault) if fault.rc == Rc::Degraded => Ok(Rc::Success),
+/// What cannot be done is no reason to restart what is served: the next monitor names it.
+fn reload(machine: &Machine, values: &Values) -> Outcome {
+    match sync(machine, values) {
+        Err(fault) if fault.rc == Rc::Degraded => {
+            tracing::error!("{}", fault.reason);
+            Ok(Rc::Success)
+        }
         outcome => outcome,
     }
+}
+
+/// Parameters that were changed and do not go together leave all as it is.
+fn sync(machine: &Machine, values: &Values) -> Outcome {
+    match Config::new(values) {
+        Ok(config) => luns::sync(machine, &config),
+        Err(fault) if fault.rc == Rc::Configured => {
+            Err(Fault::new(Rc::Degraded, format!("{}; nothing is changed", fault.reason)))
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The state. What somebody else is about to remove is half there for a moment.
+fn state(machine: &Machine, tpg: &TpgName, dataset: &str, is_imported: bool) -> Outcome {
+    let state = || state::state(machine, tpg, dataset, is_imported);
+    state().or_else(|_| {
+        machine.await_condition(MOMENT, || Ok(state().is_ok()))?;
+        state()
+    })
 }
 
 #[cfg(test)]

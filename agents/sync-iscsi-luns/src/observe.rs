@@ -6,7 +6,7 @@ use hasan::lio::{self, Backstore, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Dataset};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Persistent reservations by serial; `None` where they cannot be read.
@@ -126,11 +126,21 @@ pub(crate) fn changed_reservations(
     }
     let (tpg, backstores) = lio::observe(machine, name)?;
     let now = reservations(machine, tpg.as_ref(), &backstores)?;
-    Ok(changes(&kept, &now))
+    let by_name = lio::by_name(&backstores);
+    let led_to = tpg.iter().flat_map(|tpg| tpg.luns.values()).flatten();
+    let shown = led_to.filter_map(|at| by_name.get(at)).map(|each| each.serial.as_str()).collect();
+    Ok(changes(&kept, &now, &shown))
 }
 
-fn changes(kept: &BTreeMap<String, String>, now: &Reserved) -> BTreeMap<String, String> {
-    let gone = kept.keys().filter(|serial| !now.contains_key(*serial));
+/// Only of a serial that is shown it can be said that nobody has reserved it any more: a start that was cut off has LUNs left
+/// to make.
+fn changes(
+    kept: &BTreeMap<String, String>,
+    now: &Reserved,
+    shown: &BTreeSet<&str>,
+) -> BTreeMap<String, String> {
+    let is_gone = |serial: &&String| !now.contains_key(*serial) && shown.contains(serial.as_str());
+    let gone = kept.keys().filter(is_gone);
     let gone = gone.map(|serial| (serial.clone(), String::new()));
     let read = now.iter().filter_map(|(serial, line)| Some((serial, line.as_ref()?)));
     let new = read.filter(|(serial, line)| kept.get(*serial) != Some(line));
@@ -145,6 +155,8 @@ pub(crate) fn blocks(
     for zvol in datasets.iter().filter(|each| each.is("type", "volume")) {
         let link = machine.link(&zfs::zvol_device(&zvol.name))?;
         let block = link.as_deref().and_then(Path::file_name);
+        // A link that is behind leads to another zvol: this one's device is not known.
+        let block = if zfs::has_device(machine, &zvol.name)? { block } else { None };
         blocks.extend(block.map(|name| (zvol.name.clone(), name.to_string_lossy().into_owned())));
     }
     Ok(blocks)
@@ -188,8 +200,9 @@ mod tests {
     #[test]
     fn what_changed_is_new_other_or_gone_but_never_unreadable() {
         let text = |word: &str| word.to_string();
-        let kept = [("same", "a"), ("other", "b"), ("gone", "c"), ("unreadable", "d")]
-            .map(|(serial, line)| (text(serial), text(line)));
+        let kept =
+            [("same", "a"), ("other", "b"), ("gone", "c"), ("unreadable", "d"), ("to come", "e")]
+                .map(|(serial, line)| (text(serial), text(line)));
         let now = [
             ("same", Some("a")),
             ("other", Some("x")),
@@ -200,6 +213,8 @@ mod tests {
         .map(|(serial, line)| (text(serial), line.map(text)));
         let want = [("other", "x"), ("gone", ""), ("new", "y")]
             .map(|(serial, line)| (text(serial), text(line)));
-        assert_eq!(changes(&BTreeMap::from(kept), &BTreeMap::from(now)), BTreeMap::from(want));
+        let shown = BTreeSet::from(["same", "other", "gone", "unreadable", "new"]);
+        let changes = changes(&BTreeMap::from(kept), &BTreeMap::from(now), &shown);
+        assert_eq!(changes, BTreeMap::from(want));
     }
 }

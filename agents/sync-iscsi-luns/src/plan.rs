@@ -49,7 +49,7 @@ pub(crate) fn plan(
     actual: &Actual,
     identities: &Identities,
 ) -> Vec<Step> {
-    let shell = shell(config, access, actual, &identities.luns);
+    let shell = shell(config, access, actual, identities);
     let mut steps = lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores);
     let removed: BTreeSet<u64> = steps
         .iter()
@@ -70,11 +70,11 @@ pub(crate) fn plan(
     steps
 }
 
-fn shell(config: &Config, access: &Access, actual: &Actual, luns: &[Identity]) -> Shell {
+fn shell(config: &Config, access: &Access, actual: &Actual, identities: &Identities) -> Shell {
     let everyone = access.everyone;
     let flag = |is_set: bool| if is_set { "1" } else { "0" };
-    let mut wanted: BTreeMap<u64, Lun> = foreign(config, actual, luns);
-    wanted.extend(luns.iter().map(|each| (each.lun, lun(actual, each))));
+    let mut wanted: BTreeMap<u64, Lun> = kept(config, actual, identities);
+    wanted.extend(identities.luns.iter().map(|each| (each.lun, lun(actual, each))));
     Shell {
         tpg: config.tpg.clone(),
         attributes: BTreeMap::from([
@@ -91,24 +91,32 @@ fn shell(config: &Config, access: &Access, actual: &Actual, luns: &[Identity]) -
     }
 }
 
-/// LUNs that somebody has put into the group over something else: they stay as they are.
-fn foreign(config: &Config, actual: &Actual, luns: &[Identity]) -> BTreeMap<u64, Lun> {
-    let mut foreign = BTreeMap::new();
+/// LUNs that stay as they are: those that somebody has put into the group over something else; and all, while a zvol lacks its
+/// device, whose LUN may be the one that seems to have lost its zvol: it was renamed, and udev is behind.
+fn kept(config: &Config, actual: &Actual, identities: &Identities) -> BTreeMap<u64, Lun> {
+    let luns = &identities.luns;
+    let is_behind = actual.datasets.iter().any(|zvol| {
+        zvol.is("type", "volume")
+            && !zvol.is("volmode", "none")
+            && !zvol.is("keystatus", "unavailable")
+            && !actual.blocks.contains_key(&zvol.name)
+    });
+    let mut kept = BTreeMap::new();
     let by_name = lio::by_name(&actual.backstores);
     let served: BTreeSet<Option<&String>> =
         luns.iter().map(|each| actual.blocks.get(&each.zvol)).collect();
     for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
         let Some(backstore) = at.as_ref().and_then(|at| by_name.get(at)) else { continue };
-        let is_ours = is_leftover(config, backstore) || served.contains(&backstore.block.as_ref());
-        if !is_ours {
+        let is_leftover = is_leftover(config, backstore) && !is_behind;
+        if !is_leftover && !served.contains(&backstore.block.as_ref()) {
             let name = backstore.at.name.clone();
             let (device, block) = (backstore.device.clone(), backstore.block.clone());
             let serial = backstore.serial.clone();
             let reservations = String::new();
-            foreign.insert(*number, Lun { name, device, block, serial, reservations });
+            kept.insert(*number, Lun { name, device, block, serial, reservations });
         }
     }
-    foreign
+    kept
 }
 
 fn lun(actual: &Actual, identity: &Identity) -> Lun {

@@ -7,6 +7,7 @@ use crate::chap::Credentials;
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use crate::parallel::in_parallel;
+use crate::zfs;
 use sha2::{Digest, Sha256};
 use std::mem::discriminant;
 use std::path::{Path, PathBuf};
@@ -164,6 +165,7 @@ fn relative_port(tpg: &TpgName) -> u16 {
 }
 
 fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<(), Fault> {
+    zfs::check_device(machine, &lun.device)?;
     let path = backstore_folder(at);
     machine.make_dir(&Path::new(CORE).join(&at.hba))?;
     machine.make_dir(&path)?;

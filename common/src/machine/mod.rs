@@ -175,6 +175,19 @@ impl Machine {
         read().map_err(|error| Fault::generic(format!("cannot read {}: {error}", path.display())))
     }
 
+    /// A file, or a device, open for reading; `None` if it is not there.
+    pub fn open(&self, path: &Path) -> Result<Option<File>, Fault> {
+        match File::open(self.full(path)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error)
+                if is_absent(&error) || error.raw_os_error() == Some(Errno::ENXIO as i32) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Fault::generic(format!("cannot open {}: {error}", path.display()))),
+        }
+    }
+
     /// The names in a folder; `None` if there is no such folder.
     pub fn list(&self, folder: &Path) -> Result<Option<BTreeSet<String>>, Fault> {
         let cannot = |error| Fault::generic(format!("cannot list {}: {error}", folder.display()));

@@ -3,6 +3,7 @@
 mod label;
 mod status;
 mod version;
+mod zvol;
 
 pub use label::{Label, LabelState, read_label};
 pub use status::{Scan, Status, Vdev, parse_status};
@@ -211,6 +212,29 @@ pub fn parse_datasets(text: &str) -> Result<Vec<Dataset>, Fault> {
 /// The device of a zvol, a link that udev makes: spaces in its name become `+`.
 pub fn zvol_device(zvol: &str) -> PathBuf {
     Path::new("/dev/zvol").join(zvol.replace(' ', "+"))
+}
+
+/// Whether a zvol's device is there, by its own link.
+///
+/// # Errors
+/// The kernel does not say which zvol the device is.
+pub fn has_device(machine: &Machine, zvol: &str) -> Result<bool, Fault> {
+    Ok(zvol::name_of(machine, &zvol_device(zvol))?.as_deref() == Some(zvol))
+}
+
+/// Nothing, if a device is not below /dev/zvol, or is the zvol of its path.
+///
+/// # Errors
+/// It is another one, and the sentence says so.
+pub fn check_device(machine: &Machine, device: &Path) -> Result<(), Fault> {
+    let Some(zvol) = zvol_of(device) else { return Ok(()) };
+    match zvol::name_of(machine, device)? {
+        Some(name) if name == zvol => Ok(()),
+        Some(name) => {
+            Err(Fault::generic(format!("{} leads to the device of {name}", device.display())))
+        }
+        None => Err(Fault::generic(format!("{} leads to no zvol", device.display()))),
+    }
 }
 
 /// The zvols whose links are below a folder of /dev/zvol, partitions too: the kernel's name (`zd16`) and the link.
