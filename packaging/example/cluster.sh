@@ -1,11 +1,14 @@
 #!/bin/bash
-# Makes the whole cluster with pcs, from two storage nodes and a quorum node that have hasan, ZFS, Pacemaker and pcs
-# installed, /etc/hasan/backend.conf written, the hasan-backend units running, and the pool created and exported.
+# Makes the whole cluster with pcs. It is there for that once: later changes, another VLAN for instance, are made by pcs.
 #
 #   cluster.sh [VARIABLES]     run once, as root, on any of the three nodes
 #
-# On Debian and Ubuntu corosync comes with a sample cluster of a "node1", which pcs takes for a real one: remove
-# /etc/corosync/corosync.conf on each node first.
+# What it needs: hasan, Pacemaker, pcs and resource-agents on all three nodes, pcsd running, one password of the user
+# hacluster, and the files with the passwords of the fence devices. On the two storage nodes ZFS, /etc/hasan/backend.conf
+# and the hasan-backend units running; the pool created, with a dataset for each VLAN, and exported. The quorum node has no ZFS.
+#
+# On Debian and Ubuntu corosync comes with a sample cluster of a "node1", which runs, and which pcs takes for a real one:
+# systemctl stop pacemaker corosync; rm /etc/corosync/corosync.conf on each node first.
 #
 # Fill in the block below, or put the lines that differ into a file and name it. The lab runs this very script.
 set -euo pipefail
@@ -18,19 +21,21 @@ QUORUM=quorum-c                               # not "quorum": pcs takes that wor
 LINK0_A=10.20.20.1                            # cluster network (knet link 0): one address for each of the three
 LINK0_B=10.20.20.2
 LINK0_Q=10.20.20.3
-HACLUSTER_PASSWORD_FILE=/root/.hacluster      # the password of the user hacluster, the same on all nodes
+HACLUSTER_PASSWORD_FILE=/root/.hacluster      # on this node: the password of the user hacluster, the same on all nodes
 TOKEN=4000                                    # milliseconds until a silent node counts as lost
 STONITH_TIMEOUT=60s
 
 CLUSTER_EXISTS=no                             # yes: the nodes are a cluster already, make its resources only
 
 POOL=san-pool
-POOL_WAS_ON=$NODE_A                           # where the pool was created and exported: its data is the newest
+POOL_WAS_ON=                                  # where it was created and exported: its data is the newest (empty: NODE_A)
 TARGET=iqn.2025-01.lab.home:hypervisor        # the client target, the same on both nodes
 # One line for each client VLAN: name, portal group tag, dataset, VIP, prefix length, interface, initiators, further
 # parameters of sync-iscsi-luns (such as chap_file=/etc/hasan/chap-NAME.json, names=proxmox).
 # Initiators: iSCSI names separated by commas, or "any" for generate_node_acls (Proxmox ZFS over iSCSI).
-VLANS=("hypervisor 1 $POOL/iscsi/hypervisor 10.40.40.10 24 hyp any")
+#   VLANS=("hypervisor 1 san-pool/iscsi/hypervisor 10.40.40.10 24 hyp any"
+#       "end 2 san-pool/iscsi/end 10.30.30.10 24 end iqn.2025-01.lab.home:one,iqn.2025-01.lab.home:two vlan=end")
+VLANS=()                                      # empty: the first of these lines, in POOL
 
 # The fence device of each node. It must be able to cut the power of that node without its help. The quorum node needs one,
 # too: while a node is lost that nobody can fence, Pacemaker starts nothing on any node, so that no pool could move. With a
@@ -52,6 +57,10 @@ REQUEST_TIMEOUT=60                            # for pcs, when it speaks to the o
 # ---------------------------------------------------------------------------------------------------------------------
 
 [ $# -eq 0 ] || . "$1"
+
+# Only now the names are known that these are made of.
+: "${POOL_WAS_ON:=$NODE_A}"
+[ "${#VLANS[@]}" -gt 0 ] || VLANS=("hypervisor 1 $POOL/iscsi/hypervisor 10.40.40.10 24 hyp any")
 
 for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
     case $node in
