@@ -3,7 +3,7 @@
 use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
-    access_checks, cluster, cts, faults, fences, load, lun_checks, many_luns, pool_checks,
+    access_checks, cluster, cts, faults, fences, load, lun_checks, many_luns, orders, pool_checks,
     scenarios, ssh, storm, strange_legs, tester, timers, vlans,
 };
 use anyhow::{Result, bail, ensure};
@@ -55,7 +55,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 18] = [
+const MORE: [Check; 25] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -72,6 +72,13 @@ const MORE: [Check; 18] = [
     ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies with the mark", faults::marked),
     ("the link is cut, and the active node dies some time", faults::random),
+    ("a disk of the standby fails I/O", orders::disk_fails),
+    ("a disk of the active node fails I/O", orders::own_disk_fails),
+    ("the storage link is cut, then the cluster link", orders::both_links),
+    ("the pool moves while it resilvers", orders::moves_while_resilvering),
+    ("the active node dies while it resilvers", orders::dies_while_resilvering),
+    ("the mark outlives the boot of every node", orders::mark_outlives_boots),
+    ("the active node is logged out, then shut down", orders::logged_out),
     ("a storm", storm::rounds),
     ("CTS, the cluster test of Pacemaker", cts::random),
 ];
@@ -142,13 +149,17 @@ fn run_one(lab: &Lab, name: &str, check: fn(&Lab) -> Result<()>) -> Result<Strin
     let begun = Instant::now();
     let result = check(lab);
     let seconds = begun.elapsed().as_secs_f64();
-    result.map(|()| format!("ok      {name} ({seconds:.0} s)")).map_err(|error| {
-        let why = format!("{error:#}");
-        println!("{why}");
-        show_journals(lab);
-        show_consoles(lab);
-        format!("FAILED  {name} ({seconds:.0} s): {}", why.lines().next().unwrap_or_default())
-    })
+    // Said at once as well: a run may be cut off.
+    result
+        .map(|()| format!("ok      {name} ({seconds:.0} s)"))
+        .inspect(|line| println!("{line}"))
+        .map_err(|error| {
+            let why = format!("{error:#}");
+            println!("{why}");
+            show_journals(lab);
+            show_consoles(lab);
+            format!("FAILED  {name} ({seconds:.0} s): {}", why.lines().next().unwrap_or_default())
+        })
 }
 
 /// What our programs have said in each storage node since it has booted; the next check begins with other machines.
@@ -171,15 +182,20 @@ fn show_consoles(lab: &Lab) {
 
 /// Shows the cluster, a planned failover and back, and a crash, while a client writes.
 pub(crate) fn demo(lab: &Lab) -> Result<()> {
+    let shown = show_all(lab);
+    machine::stop_all(lab)?;
+    shown?;
+    println!("0 acknowledged writes lost, 0 I/O errors");
+    Ok(())
+}
+
+fn show_all(lab: &Lab) -> Result<()> {
     let active = scenarios::fresh_cluster(lab)?;
     cluster::show(lab, active)?;
     println!("\n==== planned failover and back");
     scenarios::planned(lab)?;
     println!("\n==== crash of the active node");
-    scenarios::crash(lab)?;
-    machine::stop_all(lab)?;
-    println!("0 acknowledged writes lost, 0 I/O errors");
-    Ok(())
+    scenarios::crash(lab)
 }
 
 fn disks_lose_unflushed(lab: &Lab) -> Result<()> {

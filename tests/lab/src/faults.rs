@@ -29,10 +29,13 @@ pub(crate) fn legs_return(lab: &Lab) -> Result<()> {
     };
     stage("maintenance mode, the link is cut, the watch is killed", || {
         maintain("true")?;
+        let count =
+            "journalctl -o cat -u hasan-backend-watch | grep -c 'is lost; its I/O waits' || true";
+        let before = ssh::run(lab, active, count)?;
         net::connect("stor", standby.id, false)?;
-        let journal = "journalctl -o cat -u hasan-backend-watch | grep -q 'is lost; its I/O waits'";
         await_until("the legs are lost", timers::CLUSTER, || {
-            ssh::run(lab, active, journal).map(|_| ())
+            let now = ssh::run(lab, active, count)?;
+            if now == before { bail!("{now} were lost") } else { Ok(()) }
         })?;
         kill_watch(lab, active)?;
         await_one_half(lab, active)?;
@@ -250,7 +253,9 @@ fn dies(lab: &Lab, moment: Moment) -> Result<()> {
 fn check_mark_outlived_resilver(lab: &Lab, active: &Machine, marked: &Machine) -> Result<()> {
     let ask = format!(
         "removed=$(journalctl -b -o short-unix -t iscsi-backend-health | sed -n 's/[.].*the mark on {} is removed$//p' | head -n 1)
-        healed=$(date -d \"$(zpool events -H san-pool | sed -n 's/\tsysevent.fs.zfs.resilver_finish$//p' | tail -n 1)\" +%s)
+        finish=$(zpool events -H san-pool | sed -n 's/\tsysevent.fs.zfs.resilver_finish$//p' | tail -n 1)
+        [ -n \"$finish\" ] || {{ echo no resilver has ended; exit 1; }}
+        healed=$(date -d \"$finish\" +%s)
         echo \"healed at $healed, unmarked at $removed\"; [ \"$removed\" -ge \"$healed\" ]",
         marked.name
     );

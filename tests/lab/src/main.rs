@@ -23,6 +23,7 @@ mod lun_checks;
 mod machine;
 mod many_luns;
 mod net;
+mod orders;
 mod plug;
 mod pool_checks;
 mod qmp;

@@ -169,6 +169,11 @@ pub(crate) fn stale(lab: &Lab) -> Result<()> {
         power_up(lab, second)?;
         cluster::await_placed(lab, quorum, None).map(|_| ())
     })?;
+    stage(&format!("{} has all writes, and may serve again", first.name), || {
+        await_healed(lab, second, first)?;
+        // Its start has failed for good, until the failure is old enough.
+        cluster::move_away(lab, second, first)
+    })?;
     judge(lab, &acks)
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn rounds(lab: &Lab) -> Result<()> {
 }
 
 /// Does something for which a node is fenced; returns when it has power again.
-fn fenced(lab: &Lab, node: &Machine, event: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn fenced(lab: &Lab, node: &Machine, event: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = times_on(lab, node);
     event()?;
     await_until(&format!("{} is fenced", node.name), timers::CLUSTER, || {

@@ -1,0 +1,306 @@
+//! Several things happen one after the other, or a disk of the standby answers with errors: what is served, and by whom, is
+//! always what was acknowledged.
+
+use crate::faults::await_one_half;
+use crate::machine::{self, Machine};
+use crate::scenarios::{
+    BLOCKS, await_healed, await_refusal, await_unmarked, check_no_pool, first_leg, judge,
+    judge_unfenced, other, pool_status, power_up, query_mark, written_to,
+};
+use crate::state::Lab;
+use crate::storm::fenced;
+use crate::{cluster, net, plug, ssh, timers};
+use anyhow::{Result, bail, ensure};
+use support::command::{await_until, stage};
+
+/// Puts an error, for reads and writes, under all of a leg but its ZFS labels, as the backend target sees it.
+const BREAK: &str = "set -e; set -- $(dmsetup table $map); end=$(($2 - 32768))
+    dmsetup load $map --table \"0 32768 linear $4 $5
+32768 $((end - 32768)) error
+$end 32768 linear $4 $(($5 + end))\"
+    dmsetup resume $map";
+/// And takes it away.
+const MEND: &str = "set -e; set -- $(dmsetup table $map | head -n 1); device=$4
+    dmsetup load $map --table \"0 $(blockdev --getsz /dev/mapper/$map) linear $device 0\"
+    dmsetup resume $map";
+
+fn on_export(lab: &Lab, node: &Machine, script: &str) -> Result<()> {
+    let script = format!("map={}-export; {script}", first_leg(node));
+    ssh::run(lab, node, &script).map(|_| ())
+}
+
+/// A disk of the standby fails all I/O but is there. The pool goes on without it, the standby is marked and nobody is fenced;
+/// the active node dies, and the standby does not serve. When the disk works again all heals.
+pub(crate) fn disk_fails(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    let leg = first_leg(standby);
+    stage("a disk of the standby fails I/O", || {
+        on_export(lab, standby, BREAK)?;
+        await_said(lab, active, &format!("leg {leg} is not used: its disk in"))?;
+        await_one_half(lab, active)?;
+        writer.await_more(BLOCKS)?;
+        ensure!(is_marked(lab, quorum, standby)?, "{} is not marked", standby.name);
+        ensure!(!plug::log(lab).exists(), "somebody was fenced");
+        let status = pool_status(lab, active)?;
+        let rest = if leg == "data-a1" { "data-a2" } else { "data-b2" };
+        let is_here = status.lines().any(|line| line.contains(rest) && line.contains("ONLINE"));
+        ensure!(is_here, "the other leg is not ONLINE:\n{status}");
+        Ok(())
+    })?;
+    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
+        plug::damage(lab, active, plug::Fault::StaysOff)?;
+        machine::kill(lab, active)?;
+        await_refusal(lab, quorum, standby)?;
+        check_no_pool(lab, standby)
+    })?;
+    stage(&format!("{} is back, and serves without the disk", active.name), || {
+        power_up(lab, active)?;
+        cluster::await_placed(lab, quorum, Some(active.name))?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("the disk works again", || {
+        on_export(lab, standby, MEND)?;
+        ssh::run(lab, standby, "systemctl restart hasan-backend-export")?;
+        await_healed(lab, active, standby)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// A disk of the active node fails all I/O, also of its label. The pool goes on with the other leg, and moves.
+pub(crate) fn own_disk_fails(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let leg = first_leg(active);
+    let fail = format!(
+        "set -e; for map in {leg} {leg}-export; do
+             dmsetup load $map --table \"0 $(blockdev --getsz /dev/mapper/$map) error\"
+             dmsetup suspend --noflush --nolockfs $map; dmsetup resume $map
+         done"
+    );
+    stage("a disk of the active node fails I/O", || {
+        ssh::run(lab, active, &fail)?;
+        await_one_half(lab, active)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("the pool moves to {}", standby.name), || {
+        cluster::move_away(lab, active, standby)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("and back", || {
+        let quorum = Machine::named("quorum-c")?;
+        await_until("it is a member again", timers::CLUSTER, || {
+            let seen = ssh::run(lab, quorum, "crm_mon --one-shot --output-as=xml")?;
+            let is_member = |line: &str| {
+                line.contains(&format!("<node name=\"{}\"", active.name))
+                    && line.contains("standby=\"false\"")
+            };
+            if seen.lines().any(is_member) { Ok(()) } else { bail!(seen) }
+        })?;
+        cluster::move_away(lab, standby, active)?;
+        writer.await_more(BLOCKS)
+    })?;
+    judge_unfenced(lab, writer)
+}
+
+/// The storage link is cut, then the active node's cluster link: it is fenced, and the standby does not serve. The active node
+/// does, without hands, as soon as it is a member again, also while the storage link is still cut.
+pub(crate) fn both_links(lab: &Lab) -> Result<()> {
+    let (first, second, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    stage("the storage link is cut", || {
+        net::connect("stor", second.id, false)?;
+        await_one_half(lab, first)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("the active node's cluster link is cut", || {
+        fenced(lab, first, || net::connect("mgmt", first.id, false))?;
+        await_refusal(lab, quorum, second)?;
+        check_no_pool(lab, second)
+    })?;
+    stage("the cluster link is back", || {
+        net::connect("mgmt", first.id, true)?;
+        ssh::await_one(lab, first)?;
+        cluster::await_placed(lab, quorum, Some(first.name))?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("the storage link is back", || {
+        net::connect("stor", second.id, true)?;
+        await_healed(lab, first, second)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// Whether resilvers and scrubs make progress on a node: a parameter of ZFS (zfs(4), `zfs_scan_suspend_progress`).
+fn hold_scans(lab: &Lab, node: &Machine, hold: bool) -> Result<()> {
+    let parameter = "/sys/module/zfs/parameters/zfs_scan_suspend_progress";
+    ssh::run(lab, node, &format!("echo {} > {parameter}", u8::from(hold))).map(|_| ())
+}
+
+/// The storage link is cut for a while, and the legs that missed writes are being resilvered, which does not end.
+fn resilver_held(lab: &Lab, active: &Machine, standby: &Machine) -> Result<()> {
+    hold_scans(lab, active, true)?;
+    net::connect("stor", standby.id, false)?;
+    await_one_half(lab, active)?;
+    net::connect("stor", standby.id, true)?;
+    await_until("a resilver begins", timers::CLUSTER, || {
+        let status = pool_status(lab, active)?;
+        let lines = || status.lines().filter(|line| line.contains("data-"));
+        let are_here = lines().all(|line| line.contains("ONLINE"));
+        if status.contains("resilver in progress") && are_here { Ok(()) } else { bail!(status) }
+    })?;
+    ensure!(is_marked(lab, active, standby)?, "{} is not marked", standby.name);
+    Ok(())
+}
+
+/// A planned move while the standby's legs are resilvered: it is allowed, since all legs are there, and the resilver ends on
+/// the other node.
+pub(crate) fn moves_while_resilvering(lab: &Lab) -> Result<()> {
+    let (first, second, mut writer) = written_to(lab)?;
+    stage("the standby's legs are resilvered", || {
+        resilver_held(lab, first, second)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("the pool moves to {}", second.name), || {
+        cluster::move_away(lab, first, second)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("it heals there", || {
+        await_healed(lab, second, first)?;
+        await_unmarked(lab, second, second)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge_unfenced(lab, writer)
+}
+
+/// A resilver is interrupted; in the middle of the second one the active node dies, and the standby has all legs of its own,
+/// with half of what they missed: it does not serve.
+pub(crate) fn dies_while_resilvering(lab: &Lab) -> Result<()> {
+    let (first, second, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    stage("the standby's legs are resilvered", || resilver_held(lab, first, second))?;
+    writer.await_more(BLOCKS)?;
+    stage("the resilver is interrupted, and begins anew", || resilver_held(lab, first, second))?;
+    writer.await_more(BLOCKS)?;
+    stage(&format!("{} dies, {} refuses", first.name, second.name), || {
+        plug::damage(lab, first, plug::Fault::StaysOff)?;
+        machine::kill(lab, first)?;
+        await_refusal(lab, quorum, second)?;
+        check_no_pool(lab, second)
+    })?;
+    stage(&format!("{} is back", first.name), || {
+        power_up(lab, first)?;
+        let active = Machine::named(&cluster::await_placed(lab, quorum, None)?)?;
+        await_healed(lab, active, other(active)?)?;
+        await_unmarked(lab, active, second)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// The mark outlives the boot of each node, alone and of all at once, and goes when the pool is whole.
+pub(crate) fn mark_outlives_boots(lab: &Lab) -> Result<()> {
+    let (first, second, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    stage("the storage link is cut", || {
+        net::connect("stor", second.id, false)?;
+        await_one_half(lab, first)?;
+        writer.await_more(BLOCKS)
+    })?;
+    for node in [quorum, second] {
+        stage(&format!("{} boots, the mark stays", node.name), || {
+            fenced(lab, node, || machine::kill(lab, node))?;
+            ssh::await_one(lab, node)?;
+            await_until("it is a member, and knows the mark", timers::CLUSTER, || {
+                if is_marked(lab, node, second)? { Ok(()) } else { bail!("it knows no mark") }
+            })?;
+            writer.await_more(BLOCKS)
+        })?;
+    }
+    stage(&format!("all die; {} stays off, {} refuses", first.name, second.name), || {
+        plug::damage(lab, first, plug::Fault::StaysOff)?;
+        for node in [first, second, quorum] {
+            machine::kill(lab, node)?;
+        }
+        for node in [quorum, second] {
+            machine::boot(lab, node)?;
+            ssh::await_one(lab, node)?;
+        }
+        await_refusal(lab, quorum, second)?;
+        check_no_pool(lab, second)
+    })?;
+    stage(&format!("{} is back, and the link", first.name), || {
+        power_up(lab, first)?;
+        cluster::await_placed(lab, quorum, Some(first.name))?;
+        net::connect("stor", second.id, true)?;
+        await_healed(lab, first, second)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// The active node's sessions are ended by hand: the watch logs in again, and the legs are there under other devices. Then
+/// the node is shut down, where the distribution logs out of all targets: the pool moves, and nobody is marked.
+pub(crate) fn logged_out(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let leg = first_leg(standby);
+    let device = format!("ls /sys/block/$(basename $(readlink /dev/mapper/{leg}))/slaves");
+    let before = ssh::run(lab, active, &device)?;
+    stage("the active node is logged out", || {
+        let portal = if standby.name == "storage-a" { "10.10.10.1" } else { "10.10.10.2" };
+        let logout = format!(
+            "iscsiadm -m node -T iqn.2025-01.lab.home:{} -p {portal}:3260 --logout",
+            standby.name
+        );
+        ssh::run(lab, active, &logout)?;
+        await_said(lab, active, &format!("leg {leg} is here under another device"))?;
+        await_healed(lab, active, standby)?;
+        let after = ssh::run(lab, active, &device)?;
+        ensure!(after != before, "{leg} lies over {after} as before");
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("{} is shut down, {} serves", active.name, standby.name), || {
+        // It is disabled in the image, and its own check of the records would not have it begin.
+        ssh::run(
+            lab,
+            active,
+            "systemctl start open-iscsi.service && systemctl is-active open-iscsi.service",
+        )?;
+        plug::damage(lab, active, plug::Fault::StaysOff)?;
+        ssh::run(lab, active, "systemctl poweroff --no-block")?;
+        let quorum = Machine::named("quorum-c")?;
+        cluster::await_placed(lab, quorum, Some(standby.name))?;
+        writer.await_more(BLOCKS)?;
+        ensure!(!is_marked(lab, quorum, standby)?, "{} is marked", standby.name);
+        Ok(())
+    })?;
+    stage(&format!("{} is back", active.name), || {
+        await_until("it has ended", timers::CLUSTER, || {
+            if active.has_power(lab) { bail!("it has power") } else { Ok(()) }
+        })?;
+        power_up(lab, active)?;
+        await_healed(lab, standby, active)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// Whether a node bears a mark, as another one knows it. A node without a cluster knows nothing.
+fn is_marked(lab: &Lab, from: &Machine, node: &Machine) -> Result<bool> {
+    let said = ssh::run(
+        lab,
+        from,
+        &format!(
+            "cibadmin --query --local --scope nodes > /dev/null && {{ {}; }}",
+            query_mark(node)
+        ),
+    )?;
+    Ok(said.trim() != "none")
+}
+
+/// Waits until a node's watch has said something.
+fn await_said(lab: &Lab, node: &Machine, what: &str) -> Result<()> {
+    let journal = format!("journalctl --boot -o cat -u hasan-backend-watch | grep -q '{what}'");
+    await_until(what, timers::CLUSTER, || ssh::run(lab, node, &journal).map(|_| ()))
+}
