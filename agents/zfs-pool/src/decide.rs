@@ -5,6 +5,9 @@ use hasan::pacemaker::{self, Cluster, NodeState, Owner};
 use hasan::zfs::{Claim, Label, LabelState, Version};
 use std::collections::BTreeMap;
 
+/// How many legs a reason names.
+const NAMED: usize = 2;
+
 /// What is asked of ZFS's own protection against two importers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
@@ -233,8 +236,13 @@ fn check_multihost(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String
     ))
 }
 
+/// Some of them: Pacemaker keeps some 128 characters of a reason, and what to do stands at its end.
 fn names<'a>(legs: impl IntoIterator<Item = &'a Leg>) -> String {
-    legs.into_iter().map(Leg::name).collect::<Vec<_>>().join(", ")
+    let names: Vec<&str> = legs.into_iter().map(Leg::name).collect();
+    match names.len() {
+        0..=NAMED => names.join(", "),
+        count => format!("{} and {} more", names[..NAMED].join(", "), count - NAMED),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The state of the pool on this node. Healthy, it costs the reading of a file and no program.
 
-use crate::{DEGRADED_IS_OK, lock};
+use crate::{DEGRADED_IS_OK, lock, start};
 use hasan::machine::Machine;
 use hasan::ocf::{self, Fault, Outcome, Rc, Values};
 use hasan::zfs::{self, PoolState};
@@ -31,9 +31,14 @@ pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome
         result => result?,
     };
     if unwell.is_empty() && state == PoolState::Online {
-        return Ok(Rc::Success);
+        return can_take_over(machine, values);
     }
     Err(Fault::new(Rc::Degraded, format!("the pool {pool} is DEGRADED: {unwell}")))
+}
+
+/// An update of ZFS can be one that takes no pool over from a dead node: better said now than then.
+fn can_take_over(machine: &Machine, values: &Values) -> Outcome {
+    start::validate(machine, values).map_err(|fault| Fault::new(Rc::Degraded, fault.reason))
 }
 
 /// A pool that is here and does not work.

@@ -24,6 +24,8 @@ pub struct Answer {
 
 /// Where programs are looked for. The search path of the caller plays no part.
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
+/// How much of a command line an error carries, characters.
+const COMMAND_IN_ERROR: usize = 48;
 /// How much of a program's output an error carries, bytes.
 const OUTPUT_IN_ERROR: usize = 1024;
 /// A program that goes on and says a line now and then. It ends with this value.
@@ -175,6 +177,19 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String>
     receiver
 }
 
+/// A command line as far as there is room for what it led to: Pacemaker keeps some 128 characters of a reason. The journal has
+/// all of it.
+fn shortened(program: &str, arguments: &[&str]) -> String {
+    let mut line = program.to_string();
+    for argument in arguments {
+        if line.chars().count() + argument.chars().count() >= COMMAND_IN_ERROR {
+            return line + " …";
+        }
+        line = line + " " + argument;
+    }
+    line
+}
+
 fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
     let end = answer.code.map_or("a signal".to_string(), |code| format!("exit {code}"));
     let said = if answer.stderr.trim().is_empty() { &answer.stdout } else { &answer.stderr };
@@ -183,7 +198,7 @@ fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
     while !said.is_char_boundary(start) {
         start += 1;
     }
-    format!("\"{program} {}\" ended with {end}: {}", arguments.join(" "), &said[start..])
+    format!("\"{}\" ended with {end}: {}", shortened(program, arguments), &said[start..])
 }
 
 #[cfg(test)]
@@ -198,6 +213,33 @@ mod tests {
         assert_eq!(machine(30).run("echo", &["said"]).unwrap(), "said\n");
         let fault = machine(0).run("sleep", &["3600"]).unwrap_err();
         assert_eq!(fault.reason, "\"sleep 3600\" did not end in time");
+    }
+
+    #[test]
+    fn an_error_has_room_for_the_cause() {
+        assert_eq!(
+            shortened("dmsetup", &["remove", "--retry", "data-a1"]),
+            "dmsetup remove --retry data-a1"
+        );
+        let import = [
+            "import",
+            "-o",
+            "cachefile=none",
+            "-f",
+            "-d",
+            "/dev/mapper/data-a1",
+            "-d",
+            "/dev/mapper/data-b1",
+            "9",
+        ];
+        assert_eq!(shortened("zpool", &import), "zpool import -o cachefile=none -f -d …");
+        let answer =
+            Answer { code: Some(1), stdout: String::new(), stderr: "no such pool".to_string() };
+        let said = describe("zpool", &import, &answer);
+        assert_eq!(
+            said,
+            "\"zpool import -o cachefile=none -f -d …\" ended with exit 1: no such pool"
+        );
     }
 
     #[test]
