@@ -129,7 +129,7 @@ fn judge(pool: &str, seen: &Seen) -> Result<Decision, String> {
         Claim::None => Ok(way),
         Claim::Reclaim => Ok(Decision::Reclaim),
         Claim::Broken => Err(format!(
-            "ZFS {} cannot import a multihost pool without {}: start {} first or install ZFS 2.3.9 or \
+            "ZFS {} cannot import without {}: start {} first or install ZFS 2.3.9 or \
              2.4.4",
             seen.version,
             names(seen.own_missing.iter().chain(&seen.peer_missing)),
@@ -181,7 +181,7 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
         {
             let since = pacemaker::mark::since(mark);
             return Err(format!(
-                "{marked} misses writes since {since}; legs of {clean} do not answer ({}): start it first",
+                "{marked} misses writes since {since}; start {clean} first: no answer from {}",
                 names(missing)
             ));
         }

@@ -256,7 +256,9 @@ fn a_refusal_says_what_was_seen_and_what_to_do() {
         place(seen, "b", None, true);
     });
     assert!(
-        stale.contains("a misses writes since 2026-11-21T16:50:00Z; legs of b do not answer (b)"),
+        stale.contains(
+            "a misses writes since 2026-11-21T16:50:00Z; start b first: no answer from b"
+        ),
         "{stale}"
     );
 }
@@ -280,7 +282,7 @@ fn a_refusal_is_short_enough_to_be_shown_whole() {
             label.hostname = "storage-b".to_string();
         }
         if !real.peer_missing.is_empty() {
-            real.peer_missing = vec![leg("data-b1"), leg("data-b2")];
+            real.peer_missing = ["data-b1", "data-b2", "data-b3", "data-b4"].map(leg).to_vec();
         }
         if let Decision::Refuse(reason) = decide("san-pool", &real) {
             *count.entry(reason.split(' ').take(3).collect::<String>()).or_insert(0) += 1;
