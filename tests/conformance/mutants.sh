@@ -49,6 +49,8 @@ mutant "a type of parameters that nobody knows" common/src/ocf/metadata.rs \
 mutant "metadata take their time" common/src/ocf/mod.rs \
     's/"meta-data" => return/"meta-data" => { std::thread::sleep(std::time::Duration::from_millis(100)); return/; s/print(&metadata(agent)),/print(\&metadata(agent)); }/' \
     crm_resource crm_resource
+mutant "an enumeration has a typo" agents/zfs-pool/src/main.rs \
+    's/"ignore" => Ok/"ignroe" => Ok/' crm_resource crm_resource
 mutant "two pools with one name" common/src/ocf/metadata.rs \
     's/("unique-group", group)/("unique-set", group)/' pcs pcs
 mutant "a plug is switched on instead of off" fence/src/fencing.rs \

@@ -8,8 +8,11 @@ use anyhow::Result;
 /// Options of an agent, the exit code that they deserve, and what has to be said of them.
 type Case<'a> = (&'a str, &'a [&'a str], i32, &'a str);
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 15] = [
     ("zfs-pool", &["pool=tank"], 0, ""),
+    ("zfs-pool", &["pool=tank", "multihost=require", "failmode=wait"], 0, ""),
+    ("zfs-pool", &["pool=tank", "multihost=warn", "failmode=continue"], 0, ""),
+    ("zfs-pool", &["pool=tank", "multihost=ignore", "failmode=panic"], 0, ""),
     ("zfs-pool", &["pool=a/b"], 6, "the parameter \"pool\": \"a/b\" is not the name of a pool"),
     ("zfs-pool", &[], 6, "the parameter \"pool\" is required"),
     ("zfs-pool", &["pool=tank", "multihost=nope"], 6, "\"nope\""),

@@ -25,7 +25,8 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
     ] {
         let is_there =
             root.run(&format!("test -e {}", validate.split(' ').next_back().unwrap_or_default()))?;
-        if validate.starts_with("--relaxng") && is_there.code != 0 {
+        let is_absent = validate.starts_with("--relaxng") && is_there.code != 0;
+        if is_absent && name == "the schema of Pacemaker" && root.release == "bookworm" {
             continue;
         }
         let mut report = Report::of(root, &format!("xmllint with {name}:"), version)?;

@@ -179,7 +179,10 @@ fn simulate(root: &Root, cib: &str, inject: &str) -> Result<String> {
     let said = root.run(&format!(
         "crm_simulate --simulate --xml-file {cib} --save-output next.xml {inject}"
     ))?;
-    let is_one = said.code == 0 && said.text.contains("Transition Summary");
+    // What it does not know it names, and goes on without.
+    let is_one = said.code == 0
+        && said.text.contains("Transition Summary")
+        && !said.text.contains("Invalid");
     ensure!(is_one, "no simulation: {}", said.text);
     Ok(said.text)
 }

@@ -235,16 +235,18 @@ fn legs(lab: &Lab) -> Result<()> {
     let want = format!("code {REFUSED}");
     ensure!(said.lines().any(|line| line == want), "the legs are open without a password");
     ensure!(said.trim_end().ends_with("legs\nanswer"), "the nodes do not prove themselves");
+    let open: Vec<&str> = said.lines().filter(|line| line.starts_with('/')).collect();
+    ensure!(open.is_empty(), "others may read {open:?}");
     Ok(())
 }
 
 /// The passwords are in the files that hold them, and nowhere else on the node.
 fn nowhere(vault: &Vault<'_>) -> Result<()> {
     let search = format!(
-        "journalctl --sync; journalctl --boot --no-pager | grep -c canar[y]-
-         cibadmin --query | grep -c canar[y]-
+        "journalctl --sync; journalctl --boot --no-pager > /run/searched && grep -q hasan /run/searched && grep -c canar[y]- /run/searched
+         cibadmin --query > /run/searched && grep -q hasan-owner /run/searched && grep -c canar[y]- /run/searched
          grep -s -l -a canar[y]- /proc/[0-9]*/cmdline /proc/[0-9]*/environ
-         grep -r -s -l canar[y]- /etc /run/hasan /var/lib/pacemaker /var/log/pacemaker /tmp /root | grep -v -x -e {SECRETS} -e {ACLS} -e /etc/hasan/backend-chap.json | grep -v '^/etc/iscsi/nodes/'
+         grep -r -s -l canar[y]- /etc /var/lib/iscsi /run/hasan /var/lib/pacemaker /var/log/pacemaker /tmp /root | grep -v -x -e {SECRETS} -e {ACLS} -e /etc/hasan/backend-chap.json | grep -v -e '^/etc/iscsi/nodes/' -e '^/var/lib/iscsi/nodes/'
          true"
     );
     let found = vault.here.run(&search)?;

@@ -83,9 +83,51 @@ fn run(lab: &Lab, folder: &Path, seed: u64, tests: &[&str]) -> Result<()> {
     words.extend(tests);
     let status = timed(LIMIT, "ip", &words).status()?;
     let said = fs::read_to_string(&log).with_context(|| log.display().to_string())?;
-    let results = said.lines().rev().find(|line| line.contains("Overall Results"));
-    ensure!(status.success(), "CTS: {status}: {}", results.unwrap_or("no results"));
-    let all = format!("'success': {}", tests.len());
-    ensure!(results.is_some_and(|line| line.contains(&all)), "CTS: {results:?}");
+    ensure!(status.success(), "CTS: {status}: {}", results(&said));
+    judge_log(&said, tests.len())
+}
+
+fn results(log: &str) -> &str {
+    log.lines().rev().find(|line| line.contains("Overall Results")).unwrap_or("no results")
+}
+
+/// Whether so many tests have succeeded, and each audit. One that is skipped counts as one that succeeded to it: most have to
+/// have been done.
+fn judge_log(log: &str, tests: usize) -> Result<()> {
+    let audit = log.lines().find(|line| line.contains("Audit ") && line.ends_with(" FAILED."));
+    ensure!(audit.is_none(), "CTS: {audit:?}");
+    let results = results(log);
+    ensure!(results.contains(&format!("'success': {tests}")), "CTS: {results:?}");
+    let mut skipped = 0;
+    for line in log.lines().filter(|line| line.contains("'skipped': ")) {
+        let rest = line.split("'skipped': ").nth(1).unwrap_or_default();
+        let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        skipped += number.parse::<usize>().with_context(|| format!("CTS says {line:?}"))?;
+    }
+    println!("{skipped} of {tests} tests of CTS were skipped");
+    ensure!(skipped * 2 <= tests, "CTS has skipped too many tests");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge_log;
+
+    #[test]
+    fn a_log_is_judged_by_successes_skips_and_audits() {
+        let log = |success: usize, skipped: usize, more: &str| {
+            format!(
+                "Nov 23 11:29:40\tOverall Results:{{'success': {success}, 'failure': 0, 'BadNews': 4}}\n{more}\
+                 Nov 23 11:29:40\tTest Flip:                {{'calls': 2, 'failure': 0, 'skipped': {skipped}, 'auditfail': 0}}\n\
+                 Nov 23 11:29:40\tTest Standby:             {{'calls': 1, 'failure': 0, 'skipped': 1, 'auditfail': 0}}\n"
+            )
+        };
+        assert!(judge_log(&log(4, 0, ""), 4).is_ok());
+        assert!(judge_log(&log(4, 1, ""), 4).is_ok());
+        assert!(judge_log(&log(4, 2, ""), 4).is_err());
+        assert!(judge_log(&log(3, 0, ""), 4).is_err());
+        assert!(judge_log(&log(4, 0, "Nov 23\tAudit FileAudit FAILED.\n"), 4).is_err());
+        assert!(judge_log(&log(4, 0, "").replace("'skipped': 1", "'skipped': x"), 4).is_err());
+        assert!(judge_log("", 0).is_err());
+    }
 }

@@ -361,10 +361,10 @@ pub(crate) fn scrubs(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// All legs are lost: the monitor says so, and a stop fails, both as quickly as ever.
+/// All legs are lost: the monitor says so, and a stop fails; neither waits for the pool.
 pub(crate) fn suspended(lab: &Lab) -> Result<()> {
     let (here, _) = by_hand(lab)?;
-    let healthy = here.expect("monitor", 0, &[])?;
+    here.expect("monitor", 0, &[])?;
     here.run(
         "systemctl stop hasan-backend-watch
          for leg in data-a1 data-a2 data-b1 data-b2; do
@@ -380,10 +380,8 @@ pub(crate) fn suspended(lab: &Lab) -> Result<()> {
         if state.trim() == "SUSPENDED" { Ok(()) } else { bail!(state) }
     })?;
     for action in ["monitor", "stop"] {
-        let said = here.expect(action, 1, &["is SUSPENDED"])?;
-        // Of the whole call over ssh; a hang would be the deadline of 99 seconds.
-        let limit = healthy.took * 10 + Duration::from_secs(5);
-        ensure!(said.took < limit, "{action} took {:?}, healthy {:?}", said.took, healthy.took);
+        // One that waited would say that it did not end in time.
+        here.expect(action, 1, &["is SUSPENDED"])?;
     }
     Ok(())
 }

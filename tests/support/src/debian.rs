@@ -57,33 +57,54 @@ fn codename() -> Result<String> {
     Ok(name.context("/etc/os-release names no release")?.trim_matches('"').to_string())
 }
 
-/// The Debian mirror that this host uses, from its apt sources in either format.
-///
-/// # Errors
-/// They name none.
-pub fn mirror() -> Result<String> {
+/// What Debian itself calls its mirrors.
+const MIRROR: &str = "http://deb.debian.org/debian";
+
+/// The Debian mirror that this host uses, from its apt sources in either format, or from the lists of mirrors that they name.
+pub fn mirror() -> String {
     let mut texts = vec![fs::read_to_string("/etc/apt/sources.list").unwrap_or_default()];
-    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+    for folder in ["/etc/apt/sources.list.d", "/etc/apt/mirrors"] {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         texts.extend(paths.iter().map(|path| fs::read_to_string(path).unwrap_or_default()));
     }
+    mirror_in(&texts).unwrap_or(MIRROR).to_string()
+}
+
+fn mirror_in(texts: &[String]) -> Option<&str> {
     let words = texts.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with('#'));
     words
         .flat_map(str::split_whitespace)
         .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
-        .map(str::to_string)
-        .context("the apt sources of this host name no Debian mirror")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::wanted;
+    use super::{mirror_in, wanted};
 
     #[test]
     fn all_parts_of_qemu_are_of_the_release() {
         let needs = [("a", "qemu-a"), ("b", "b"), ("c", "qemu-c"), ("d", "d")];
         assert_eq!(wanted(&["b"], &needs, "x"), ["b"]);
         assert_eq!(wanted(&["d", "qemu-c"], &needs, "x"), ["d", "qemu-a/x", "qemu-c/x"]);
+    }
+
+    #[test]
+    fn the_mirror_is_found_in_each_form() {
+        let security = "URIs: http://security.example/debian-security\n";
+        for (text, want) in [
+            ("deb http://one.example/debian bookworm main\n", Some("http://one.example/debian")),
+            (
+                "Types: deb\nURIs: https://two.example/debian/\n",
+                Some("https://two.example/debian/"),
+            ),
+            ("URIs: mirror+file:///etc/apt/mirrors/debian.list\n", None),
+            ("https://three.example/debian\n", Some("https://three.example/debian")),
+            ("# deb http://four.example/debian bookworm main\n", None),
+            ("", None),
+        ] {
+            assert_eq!(mirror_in(&[security.to_string(), text.to_string()]), want, "{text}");
+        }
     }
 }

@@ -61,7 +61,7 @@ fn make(folder: &Path, recipe: &Path, release: &str, log: &Path, at_most: Durati
     run(REMOVE, "rm", &["-rf", "--one-file-system", &inside])?;
     fs::create_dir_all(&unfinished)?;
     let file = File::create(log)?;
-    let (script, mirror) = (recipe.display().to_string(), debian::mirror()?);
+    let (script, mirror) = (recipe.display().to_string(), debian::mirror());
     let arguments =
         ["--mount", "--propagation=private", "bash", &script, release, &mirror, &inside];
     let output =
