@@ -111,11 +111,13 @@ fn running<'a>(leg: &'a Leg, actual: &'a Actual) -> impl Iterator<Item = &'a Dis
 fn plan_leg(leg: &Leg, actual: &Actual, memory: &Memory) -> Vec<Step> {
     let running = running(leg, actual);
     let map = actual.maps.iter().find(|map| map.role == Role::Remote && map.leg == *leg);
+    let is_failing = memory.failing.contains_key(leg);
     let Some(map) = map else {
-        return running.take(1).map(|disk| Step::MakeMap(leg.clone(), disk.clone())).collect();
+        // udev's look at a new map would wait for a disk that fails it.
+        let disks = running.filter(|_| !is_failing).take(1);
+        return disks.map(|disk| Step::MakeMap(leg.clone(), disk.clone())).collect();
     };
     let (fitting, small): (Vec<&Disk>, Vec<&Disk>) = running.partition(|disk| map.fits(disk));
-    let is_failing = memory.failing.contains_key(leg);
     if let Some(disk) = fitting.first().copied().filter(|_| !is_failing) {
         return with_path(leg, map, disk, actual, memory).into_iter().collect();
     }
@@ -239,6 +241,8 @@ mod tests {
         assert_eq!(plan(&backend(), &running, &memory), [Step::PathsLost(vec![leg()])]);
         let released = Memory { released: BTreeSet::from([leg()]), ..memory.clone() };
         assert_eq!(plan(&backend(), &running, &released), []);
+        let removed = Actual { maps: vec![], ..running.clone() };
+        assert_eq!(plan(&backend(), &removed, &released), []);
         for (actual, later, is_kept) in [
             (&running, REST / 2, true),
             (&running, REST, false),
