@@ -176,8 +176,7 @@ fn tell(identities: &Identities, access: &Access) {
 /// After an import udev takes a moment to name the devices.
 fn await_nodes(machine: &Machine, config: &Config, actual: &mut Actual) -> Result<(), Fault> {
     let wanted = identities(config, actual, None).luns;
-    // Links of an earlier import may be there still, and lead to other zvols' devices.
-    let is_here = |each: &Identity| zfs::has_device(machine, &each.zvol).unwrap_or_default();
+    let is_here = |each: &Identity| machine.exists(&zfs::zvol_device(&each.zvol));
     machine.await_condition(NODES, || Ok(wanted.iter().all(is_here)))?;
     actual.blocks = blocks(machine, &actual.datasets)?;
     Ok(())

@@ -46,11 +46,13 @@ pub(crate) fn observe(
     datasets: Vec<Dataset>,
 ) -> Result<Actual, Fault> {
     let (tpg, backstores) = lio::observe(machine, &config.tpg)?;
+    let mut blocks = blocks(machine, &datasets)?;
+    forget_wrong(machine, &backstores, &mut blocks)?;
     Ok(Actual {
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
         tpg,
         backstores,
-        blocks: blocks(machine, &datasets)?,
+        blocks,
         pool_guid: pool_guid(machine, config, &datasets)?,
         datasets,
     })
@@ -155,11 +157,31 @@ pub(crate) fn blocks(
     for zvol in datasets.iter().filter(|each| each.is("type", "volume")) {
         let link = machine.link(&zfs::zvol_device(&zvol.name))?;
         let block = link.as_deref().and_then(Path::file_name);
-        // A link that is behind leads to another zvol: this one's device is not known.
-        let block = if zfs::has_device(machine, &zvol.name)? { block } else { None };
         blocks.extend(block.map(|name| (zvol.name.clone(), name.to_string_lossy().into_owned())));
     }
     Ok(blocks)
+}
+
+/// Leaves out zvols whose links are behind, and lead to the device of another one that is served: they would be taken for it.
+/// Only what is served is asked for, since the first one to open a zvol waits for ZFS.
+fn forget_wrong(
+    machine: &Machine,
+    backstores: &[Backstore],
+    blocks: &mut BTreeMap<String, String>,
+) -> Result<(), Fault> {
+    let served: BTreeSet<&String> = backstores
+        .iter()
+        .filter(|each| each.enabled)
+        .filter_map(|each| each.block.as_ref())
+        .collect();
+    let mut wrong = Vec::new();
+    for (zvol, _) in blocks.iter().filter(|(_, block)| served.contains(block)) {
+        if !zfs::has_device(machine, zvol)? {
+            wrong.push(zvol.clone());
+        }
+    }
+    blocks.retain(|zvol, _| !wrong.contains(zvol));
+    Ok(())
 }
 
 /// The zvols that the group shows, whoever made their LUNs.

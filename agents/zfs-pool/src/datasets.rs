@@ -53,9 +53,9 @@ fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let shown =
         |zvol: &&Dataset| !zvol.is("volmode", "none") && !zvol.is("keystatus", "unavailable");
     let names: Vec<String> = zvols.iter().filter(shown).map(|zvol| zvol.name.clone()).collect();
-    // Links of an earlier import may be there still, and lead to other zvols' devices.
-    let is_here = |name: &&String| zfs::has_device(machine, name).unwrap_or_default();
-    let missing = || -> Vec<&String> { names.iter().filter(|name| !is_here(name)).collect() };
+    let missing = || -> Vec<&String> {
+        names.iter().filter(|name| !machine.exists(&zfs::zvol_device(name))).collect()
+    };
     if machine.await_condition(AGAIN, || Ok(missing().is_empty()))? {
         return Ok(());
     }

@@ -86,6 +86,7 @@ fn take(
     apply::write_down(machine, pool, backend, &seen, &cib, newest)?;
     apply::shut_out_peer(machine, backend, &seen)?;
     apply::remove_dead_maps(machine, &seen)?;
+    zfs::remove_stale_links(machine, pool)?;
     import::import(machine, lock, backend, &seen, newest, &decision, options)
 }
 

@@ -165,7 +165,6 @@ fn relative_port(tpg: &TpgName) -> u16 {
 }
 
 fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<(), Fault> {
-    zfs::check_device(machine, &lun.device)?;
     let path = backstore_folder(at);
     machine.make_dir(&Path::new(CORE).join(&at.hba))?;
     machine.make_dir(&path)?;
@@ -174,7 +173,9 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
         .write_attribute(&path.join("control"), &format!("udev_path={device}"))
         .and_then(|()| machine.write_attribute(&path.join("udev_path"), &device))
         .and_then(|()| machine.write_attribute(&path.join("wwn/vpd_unit_serial"), &lun.serial))
-        .and_then(|()| machine.write_attribute(&path.join("enable"), "1"));
+        .and_then(|()| machine.write_attribute(&path.join("enable"), "1"))
+        // udev's link can be behind. The device is open by now, and to open it once more costs nothing.
+        .and_then(|()| zfs::check_device(machine, &lun.device));
     if let Err(fault) = opened {
         // The reason counts, not whether the empty shell goes away: the next plan removes it.
         let _ = remove_backstore(machine, at);

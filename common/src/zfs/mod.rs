@@ -214,6 +214,19 @@ pub fn zvol_device(zvol: &str) -> PathBuf {
     Path::new("/dev/zvol").join(zvol.replace(' ', "+"))
 }
 
+/// Removes the links to a pool's zvols that an earlier import has left behind. To be called while the pool is not imported: then
+/// each of them leads nowhere, or will lead to another zvol's device.
+pub fn remove_stale_links(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    loop {
+        // Of several links to one device it shows one.
+        let links = zvol_links(machine, &zvol_device(pool))?;
+        if links.is_empty() {
+            return Ok(());
+        }
+        links.values().try_for_each(|link| machine.remove_file(link))?;
+    }
+}
+
 /// Whether a zvol's device is there, by its own link.
 ///
 /// # Errors
@@ -318,5 +331,25 @@ mod tests {
         assert_eq!(zvol_device("p/a b"), Path::new("/dev/zvol/p/a+b"));
         assert_eq!(zvol_of(Path::new("/dev/zvol/p/a+b")), Some("p/a b".to_string()));
         assert_eq!(zvol_of(Path::new("/dev/zd0")), None);
+    }
+
+    #[test]
+    fn stale_links_are_removed_and_those_of_other_pools_stay() {
+        let root = std::env::temp_dir().join(format!("hasan-links-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        for (link, device) in [
+            ("p/v/a", "../../../zd0"),
+            ("p/v/b", "../../../zd0"),
+            ("p/c", "../../zd16"),
+            ("q/c", "../../zd32"),
+        ] {
+            let link = root.join("dev/zvol").join(link);
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(device, link).unwrap();
+        }
+        remove_stale_links(&machine, "p").unwrap();
+        let left = zvol_links(&machine, Path::new("/dev/zvol")).unwrap();
+        assert_eq!(left.into_values().collect::<Vec<_>>(), [Path::new("/dev/zvol/q/c")]);
+        std::fs::remove_dir_all(&root).unwrap();
     }
 }
