@@ -44,11 +44,11 @@ is_online() { crm_mon --one-shot --output-as=xml | grep -q '<node name="node1" i
 has_dc() { crmadmin --dc_lookup | grep -q node1; }
 
 corosync -f > /conformance/corosync.out 2>&1 &
-until_so 20 corosync-cfgtool -s
+until_so 300 corosync-cfgtool -s
 cibadmin --empty > /var/lib/pacemaker/cib/cib.xml
 CIB_file=/var/lib/pacemaker/cib/cib.xml crm_attribute --name dc-deadtime --update 2s
 CIB_file=/var/lib/pacemaker/cib/cib.xml crm_attribute --name stonith-enabled --update false
 chown hacluster:haclient /var/lib/pacemaker/cib/*
 PCMK_logfile=/conformance/pacemaker.log pacemakerd > /conformance/pacemakerd.out 2>&1 &
-until_so 30 is_online
-until_so 30 has_dc
+until_so 300 is_online
+until_so 300 has_dc

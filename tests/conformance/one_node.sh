@@ -18,16 +18,16 @@ exec 9> /run/hasan/backend-watch.lock
 flock 9
 cibadmin --replace --scope resources --xml-file /conformance/resources.xml
 # The last thing to happen, and a resource whose monitors are as old as the others'.
-until_so 60 called "monitor-999 stop" 2
-until_so 30 called "steady monitor" 5
-until_so 30 called "steady monitor10" 1
-until_so 30 has_failed health_monitor_1000
-until_so 30 is_idle
+until_so 300 called "monitor-999 stop" 2
+until_so 300 called "steady monitor" 5
+until_so 300 called "steady monitor10" 1
+until_so 300 has_failed health_monitor_1000
+until_so 300 is_idle
 crm_resource --resource steady --set-parameter word --parameter-value other > /dev/null
-until_so 30 called "steady reload-agent" 1
+until_so 300 called "steady reload-agent" 1
 # The monitors are begun anew.
-until_so 30 grep -qx OCF_RESKEY_word=other /conformance/environment.steady.monitor10
-until_so 30 is_idle
+until_so 300 grep -qx OCF_RESKEY_word=other /conformance/environment.steady.monitor10
+until_so 300 is_idle
 crm_mon --one-shot --inactive --output-as=xml > /conformance/status.xml
 pcs status --full > /conformance/status.txt 2>&1
 pgrep -f "sleep 424[2]" > /conformance/left || true

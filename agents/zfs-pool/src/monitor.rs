@@ -88,4 +88,21 @@ mod tests {
         assert!(fault.reason.contains("no more is known"), "{}", fault.reason);
         std::fs::remove_dir_all(&root).unwrap();
     }
+
+    #[test]
+    fn a_pool_that_is_between_two_states_for_a_moment_has_not_failed() {
+        let root = std::env::temp_dir().join(format!("hasan-moment-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let state = Path::new("/proc/spl/kstat/zfs/none/state");
+        machine.replace_file(state, "OFFLINE").unwrap();
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                machine.replace_file(state, "ONLINE").unwrap();
+            });
+            monitor(&machine, "none", &Values::default())
+        });
+        assert_eq!(outcome.unwrap(), Rc::Success);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 }

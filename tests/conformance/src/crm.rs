@@ -64,15 +64,18 @@ fn crm_resource(root: &Root) -> Result<Report> {
     Ok(report)
 }
 
+/// How often it is measured. The best counts: what else the host does meanwhile only makes it longer.
+const MEASUREMENTS: usize = 5;
+
 /// Pacemaker's controller reads them around nearly every action.
 fn quick_metadata(root: &Root, report: &mut Report) -> Result<()> {
     let time = "time20() { local begun=$(date +%s%N); for i in $(seq 20); do \"$@\" > /dev/null; done; \
                 echo $(( $(date +%s%N) - begun )); };";
     for agent in AGENTS {
-        let metadata = format!("time20 /usr/lib/ocf/resource.d/hasan/{agent} meta-data");
-        let said = root.run(&format!("{time} time20 /bin/true; {metadata}"))?;
-        let nanoseconds: Vec<f64> = said.text.lines().flat_map(str::parse).collect();
-        let is_quick = matches!(nanoseconds[..], [nothing, metadata] if metadata < nothing * 10.0);
+        let both =
+            format!("time20 /bin/true; time20 /usr/lib/ocf/resource.d/hasan/{agent} meta-data");
+        let said = root.run(&format!("{time} for n in $(seq {MEASUREMENTS}); do {both}; done"))?;
+        let is_quick = best(&said.text).is_some_and(|[nothing, metadata]| metadata < nothing * 10);
         report.check(
             &format!("{agent}: metadata cost ten times what /bin/true costs"),
             is_quick,
@@ -80,6 +83,13 @@ fn quick_metadata(root: &Root, report: &mut Report) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The shortest times of the two that are measured in turn; `None` if something else was said, or less.
+fn best(said: &str) -> Option<[u64; 2]> {
+    let times: Vec<u64> = said.lines().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let shortest = |first: usize| times.iter().skip(first).step_by(2).min().copied();
+    if times.len() == 2 * MEASUREMENTS { Some([shortest(0)?, shortest(1)?]) } else { None }
 }
 
 /// Without ZFS, without a target and without a backend nothing is there, nothing can start, and everything is stopped.
@@ -128,4 +138,17 @@ fn crmsh(root: &Root) -> Result<Report> {
         report.run(root, &command, code.min(1), &[sentence])?;
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::best;
+
+    #[test]
+    fn the_shortest_of_each_counts() {
+        assert_eq!(best("20\n90\n10\n95\n11\n80\n12\n99\n70\n81\n"), Some([10, 80]));
+        for wrong in ["", "20\n90\n", "bash: x\n90\n10\n95\n11\n80\n12\n99\n70\n81\n"] {
+            assert_eq!(best(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -42,7 +42,7 @@ fn fencer(root: &Root) -> Result<Report> {
          python3 plug.py > plug.log 2>&1 & plug=$!
          say() {{ echo \"$1: $(\"${{@:2}}\" > said 2>&1; echo $?)\"; }}
          relay() {{ python3 -c 'import urllib.request; print(\"relay:\", urllib.request.urlopen(\"http://127.0.0.1:8080/\").read().decode())'; }}
-         until_so 10 relay
+         until_so 300 relay
          say register stonith_admin --register plug --agent fence_smartplug {DEVICE}
          say query stonith_admin --query plug
          say list stonith_admin --list storage-a

@@ -12,8 +12,8 @@ use support::{cache, debian};
 const NEEDS: [(&str, &str); 2] = [("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")];
 /// For making a root.
 const BUILD: Duration = Duration::from_secs(1200);
-/// For one command.
-const COMMAND: Duration = Duration::from_secs(300);
+/// For one command. The scripts of a cluster wait for several things in turn, for each at most five minutes.
+const COMMAND: Duration = Duration::from_secs(1200);
 
 /// What enters a command's own world: nothing that it writes outlives it, but what it writes below /conformance.
 const ENTER: &str = r#"

@@ -13,6 +13,13 @@ const SIGNS: [[u32; 3]; 4] = [[1000, 10, 20], [500, 10, 20], [500, 0, 10], [250,
 
 /// Runs all of them, or those of these names.
 pub(crate) fn run(lab: &Lab, only: &[String]) -> Result<()> {
+    let measured = measure(lab, only);
+    // Also after one that failed, whose error is what counts.
+    let stopped = machine::stop_all(lab);
+    measured.and(stopped)
+}
+
+fn measure(lab: &Lab, only: &[String]) -> Result<()> {
     let is_asked = |name: &str| only.is_empty() || only.iter().any(|each| each == name);
     if is_asked("monitor") {
         monitor(lab)?;
@@ -23,7 +30,7 @@ pub(crate) fn run(lab: &Lab, only: &[String]) -> Result<()> {
     if is_asked("luns") {
         many_luns::bench(lab)?;
     }
-    machine::stop_all(lab)
+    Ok(())
 }
 
 /// The monitor against that of the agent that people use today.

@@ -41,8 +41,11 @@ mod vlans;
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use machine::Machine;
+use net::NAMESPACE;
 use state::Lab;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A hasan cluster in virtual machines.
 #[derive(Parser)]
@@ -60,7 +63,7 @@ enum Verb {
     Image,
     /// Bring the configured cluster up: from its snapshot, or from nothing if there is none.
     Up,
-    /// Stop all machines.
+    /// Stop all machines, and remove their networks.
     Down,
     /// Run a command in a machine, or open a shell there.
     Ssh {
@@ -113,7 +116,7 @@ fn run() -> Result<()> {
     match arguments.verb {
         Verb::Image => image::ensure(&lab).map(|_| ()),
         Verb::Up => scenarios::fresh_cluster(&lab).map(|_| ()),
-        Verb::Down => machine::stop_all(&lab),
+        Verb::Down => down(&lab),
         Verb::Ssh { machine, command } => {
             let code = ssh::interactive(&lab, Machine::named(&machine)?, &command)?;
             std::process::exit(code)
@@ -128,4 +131,13 @@ fn run() -> Result<()> {
         Verb::Demo => checks::demo(&lab),
         Verb::Test { only, all } => checks::test(&lab, &only, all),
     }
+}
+
+/// Stops all machines. The networks are in the namespace, and go with it.
+fn down(lab: &Lab) -> Result<()> {
+    machine::stop_all(lab)?;
+    if Path::new("/run/netns").join(NAMESPACE).exists() {
+        support::command::run(Duration::from_secs(20), "ip", &["netns", "delete", NAMESPACE])?;
+    }
+    Ok(())
 }
