@@ -4,6 +4,7 @@
 
 use crate::chap::Credentials;
 use crate::config::{self, Backend};
+use crate::leg_luns;
 use crate::legs::{self, Leg, Map, Role};
 use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName, Who};
 use crate::machine::Machine;
@@ -20,11 +21,13 @@ struct Actual {
     maps: Vec<Map>,
     tpg: Option<Tpg>,
     backstores: Vec<Backstore>,
+    numbers: BTreeMap<Leg, u64>,
 }
 
 fn observe(machine: &Machine, backend: &Backend) -> Result<Actual, Fault> {
     let (tpg, backstores) = lio::observe(machine, &group(backend))?;
-    Ok(Actual { maps: legs::observe(machine)?, tpg, backstores })
+    let numbers = leg_luns::numbers(machine, backend.legs.keys())?;
+    Ok(Actual { maps: legs::observe(machine)?, tpg, backstores, numbers })
 }
 
 fn group(backend: &Backend) -> TpgName {
@@ -44,6 +47,7 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
     }
     let _lock = lio::lock(machine)?;
     let actual = observe(machine, &backend)?;
+    leg_luns::keep(machine, &actual.numbers)?;
     let credentials = backend.credentials(machine, &backend.peer.initiator)?;
     lio::apply_all(machine, &steps_up(machine, &backend, &actual, credentials)?)?;
     let portals = BTreeSet::from([backend.portal.clone()]);
@@ -136,6 +140,7 @@ pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> 
     if actual.tpg.is_none() {
         return Ok(());
     }
+    leg_luns::keep(machine, &actual.numbers)?;
     let shell = shell(machine, backend, &actual)?;
     lio::apply_all(machine, &lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))?;
     if is_peer_shut_out(machine, backend) {
@@ -152,11 +157,12 @@ pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     let _lock = lio::lock(machine)?;
     machine.remove_file(Path::new(PEER_IS_OUT))?;
     let actual = observe(machine, backend)?;
+    leg_luns::keep(machine, &actual.numbers)?;
     let credentials = backend.credentials(machine, &backend.peer.initiator)?;
     Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual, credentials)?)?)
 }
 
-/// The wanted target, without initiators: a LUN for each leg whose map is there, by the leg's own number.
+/// The wanted target, without initiators: a LUN for each leg whose map is there, by the number that is the leg's.
 fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell, Fault> {
     let mut luns: BTreeMap<u64, Lun> = BTreeMap::new();
     for leg in backend.legs.keys() {
@@ -167,13 +173,11 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         let block = machine.block(&device)?;
         let (name, serial) = (leg.name().to_string(), leg.serial());
         let lun = Lun { name, device, block, serial, reservations: String::new() };
-        if let Some(other) = luns.insert(leg.lun(), lun) {
-            return Err(Fault::generic(format!(
-                "the legs {} and {leg} would be the same LUN {}: give the partition of one another label",
-                other.name,
-                leg.lun()
-            )));
-        }
+        let number = actual
+            .numbers
+            .get(leg)
+            .ok_or_else(|| Fault::generic(format!("the leg {leg} has no number for its LUN")))?;
+        luns.insert(*number, lun);
     }
     Ok(Shell {
         tpg: group(backend),
@@ -263,7 +267,12 @@ mod tests {
         let machine = Machine::recorded(&root);
         let mut backend = Backend::default();
         backend.peer.initiator = "iqn.2025-01.lab.home:b".to_string();
-        let nothing = Actual { maps: Vec::new(), tpg: None, backstores: Vec::new() };
+        let nothing = Actual {
+            maps: Vec::new(),
+            tpg: None,
+            backstores: Vec::new(),
+            numbers: BTreeMap::new(),
+        };
         let lets_in = || {
             let steps = steps_up(&machine, &backend, &nothing, None).unwrap();
             format!("{steps:?}").contains(&backend.peer.initiator)

@@ -56,14 +56,6 @@ impl Leg {
         format!("{digits}-{}", self.0)
     }
 
-    /// The number of that LUN: 14 bits of the digest, as many as a flat LUN has (SAM-5 section 4.7). It is the leg's for ever:
-    /// a session outlives the target that is made anew, its kernel goes by numbers, and would send the writes that wait to
-    /// whichever leg has the number then.
-    pub fn lun(&self) -> u64 {
-        let digest = Sha256::digest(format!("hasan leg {}", self.0));
-        u64::from(u16::from_be_bytes([digest[30], digest[31]]) & 0x3fff)
-    }
-
     /// The leg that a LUN with this serial carries; `None` if it is not one of ours.
     pub fn of_serial(serial: &str) -> Option<Leg> {
         let leg = Leg::new(serial.get(33..)?).ok()?;
@@ -391,10 +383,9 @@ mod tests {
     }
 
     #[test]
-    fn the_serial_and_the_number_of_a_leg_never_change() {
-        // They are on the wire and in the initiators' disk names: these values are for ever.
+    fn the_serial_of_a_leg_never_changes() {
+        // It is on the wire and in the initiators' disk names: this value is for ever.
         let leg = Leg::new("data-a1").unwrap();
         assert_eq!(leg.serial(), "853c15aae7cd7183f635924f59c77a7f-data-a1");
-        assert_eq!(leg.lun(), 14375);
     }
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod export;
 pub mod flow;
 pub mod iscsi;
+pub mod leg_luns;
 pub mod legs;
 pub mod lio;
 pub mod machine;

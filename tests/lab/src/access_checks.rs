@@ -220,16 +220,17 @@ fn listed(vault: &Vault<'_>) -> Result<()> {
 /// The legs are for who has the other node's name and its password; the nodes themselves have both.
 fn legs(lab: &Lab) -> Result<()> {
     let standby = Machine::named("storage-b")?;
+    // Counted first: where a second interface's record of a target goes, open-iscsi takes the first one's along.
     let script = "node='-m node -T iqn.2025-01.lab.home:storage-a -p 10.10.10.1:3260 -I bare'
         exec 2>&1
+        echo records $(find /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2> /dev/null | wc -l)
+        find /etc/iscsi/nodes /var/lib/iscsi/nodes -type f -perm /077
         iscsiadm -m iface -I bare -o new
         iscsiadm $node -o new
         iscsiadm $node -o update -n node.session.initial_login_retry_max -v 1
         iscsiadm $node --login; echo code $?
         iscsiadm $node -o delete
         iscsiadm -m iface -I bare -o delete
-        echo records $(find /etc/iscsi/nodes /var/lib/iscsi/nodes -type f 2> /dev/null | wc -l)
-        find /etc/iscsi/nodes /var/lib/iscsi/nodes -type f -perm /077
         cat /sys/class/iscsi_session/session*/username /sys/class/iscsi_session/session*/username_in";
     let said = ssh::run(lab, standby, script)?;
     println!("without a password:\n{said}");
