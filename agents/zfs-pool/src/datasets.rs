@@ -11,13 +11,16 @@ use std::time::Duration;
 const NODES: Duration = Duration::from_secs(20);
 /// When it asks udev once more, because an event may have been lost.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long the keys may take: one that lies on a server that is away must not hold up the start.
+const KEYS: Duration = Duration::from_secs(30);
 /// How many missing nodes the log names.
 const NAMED: usize = 8;
 
 /// Loads keys and mounts, as asked, and waits for the zvols' nodes.
 pub(crate) fn open(machine: &Machine, pool: &str, options: &Options<'_>) -> Result<(), Fault> {
     if options.load_keys {
-        log_failure(machine.run("zfs", &["load-key", "-r", pool]));
+        let brief = machine.with_time(KEYS.min(machine.time_left() / 2));
+        log_failure(brief.run("zfs", &["load-key", "-r", pool]));
         if options.mount {
             mount(machine, pool)?;
         }

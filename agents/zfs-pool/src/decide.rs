@@ -113,7 +113,7 @@ fn judge(pool: &str, seen: &Seen) -> Result<Decision, String> {
         return Err(format!("the legs carry two pools of the name {pool:?}"));
     }
     check_host_and_cluster(seen)?;
-    check_marks(seen)?;
+    check_marks(pool, seen)?;
     check_record(pool, seen, newest)?;
     let in_use_by_other = newest.state == LabelState::InUse && newest.hostid != seen.hostid;
     if in_use_by_other {
@@ -170,7 +170,7 @@ fn check_host_and_cluster(seen: &Seen) -> Result<(), String> {
 
 /// A node's legs that have missed writes never serve alone. With the legs of both nodes nothing is missing, also where both
 /// are marked: each has a leg of another mirror that is wrong.
-fn check_marks(seen: &Seen) -> Result<(), String> {
+fn check_marks(pool: &str, seen: &Seen) -> Result<(), String> {
     let stale_alone = [
         (&seen.own_mark, &seen.own, &seen.peer, &seen.peer_missing),
         (&seen.peer_mark, &seen.peer, &seen.own, &seen.own_missing),
@@ -179,14 +179,35 @@ fn check_marks(seen: &Seen) -> Result<(), String> {
         if let Some(mark) = mark
             && !missing.is_empty()
         {
-            let since = pacemaker::mark::since(mark);
-            return Err(format!(
-                "{marked} misses writes since {since}; start {clean} first: no answer from {}",
-                names(missing)
-            ));
+            return Err(stale(pool, seen, mark, marked, clean, missing));
         }
     }
     Ok(())
+}
+
+/// Where the node is here that would have to come first, and cannot start the pool either, only a person can give up what is
+/// missing.
+fn stale(
+    pool: &str,
+    seen: &Seen,
+    mark: &str,
+    marked: &str,
+    clean: &str,
+    missing: &[Leg],
+) -> String {
+    let both = seen.own_mark.is_some() && seen.peer_mark.is_some();
+    if clean == seen.own || both && seen.cluster.peer == NodeState::Online {
+        return format!(
+            "{marked} misses writes of {}; if lost for good: crm_attribute -N {marked} -n {} -D",
+            some(missing, 1),
+            pacemaker::dirty_mark(pool)
+        );
+    }
+    format!(
+        "{marked} misses writes since {}; start {clean} first: no answer from {}",
+        pacemaker::mark::since(mark),
+        names(missing)
+    )
 }
 
 /// Labels alone never prove who had the pool last.
@@ -213,16 +234,27 @@ fn check_record(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
     ))
 }
 
-/// The last owner is dead if it was fenced and has not come back since, or if we were about to take
-/// the pool over after it was fenced, and nothing has been written since.
+/// The last owner is dead if it was fenced and has not come back since, or if we were about to take the pool over after it was
+/// fenced, and nothing has been written since. A node that was fenced may have been booted since without the cluster, and the
+/// pool imported there by hand: then the record names another one. Under multihost ZFS itself finds that out.
 fn check_last_owner(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String> {
-    let was_ours = |record: &Owner| record.node == seen.own && record.txg == Some(newest.txg);
-    if seen.cluster.peer == NodeState::Fenced || seen.record.as_ref().is_some_and(was_ours) {
+    let is = |wanted: &dyn Fn(&Owner) -> bool| seen.record.as_ref().is_some_and(wanted);
+    if is(&|record| record.node == seen.own && record.txg == Some(newest.txg)) {
+        return check_multihost(pool, seen, newest);
+    }
+    if seen.cluster.peer != NodeState::Fenced {
+        return Err(format!(
+            "{pool} is in use by {} (hostid {:x}); {} is {:?}, not fenced: export it there or fence it",
+            newest.hostname, newest.hostid, seen.peer, seen.cluster.peer
+        ));
+    }
+    if newest.multihost || is(&|record| record.node == seen.peer || record.hostids.is_empty()) {
         return check_multihost(pool, seen, newest);
     }
     Err(format!(
-        "{pool} is in use by {} (hostid {:x}); {} is {:?}, not fenced: export it there or fence it",
-        newest.hostname, newest.hostid, seen.peer, seen.cluster.peer
+        "{} took {pool} by hand; if it is off: {}",
+        newest.hostname,
+        Owner::command(pool, &seen.peer)
     ))
 }
 
@@ -238,10 +270,14 @@ fn check_multihost(pool: &str, seen: &Seen, newest: &Label) -> Result<(), String
 
 /// Some of them: Pacemaker keeps some 128 characters of a reason, and what to do stands at its end.
 fn names<'a>(legs: impl IntoIterator<Item = &'a Leg>) -> String {
+    some(legs, NAMED)
+}
+
+fn some<'a>(legs: impl IntoIterator<Item = &'a Leg>, named: usize) -> String {
     let names: Vec<&str> = legs.into_iter().map(Leg::name).collect();
     match names.len() {
-        0..=NAMED => names.join(", "),
-        count => format!("{} and {} more", names[..NAMED].join(", "), count - NAMED),
+        count if count <= named => names.join(", "),
+        count => format!("{} and {} more", names[..named].join(", "), count - named),
     }
 }
 

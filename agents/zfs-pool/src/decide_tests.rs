@@ -150,6 +150,13 @@ fn broken_rule(seen: &Seen, decision: &Decision) -> Option<&'static str> {
         ("no import of another pool", record.is_some_and(|r| r.pool_guid == Some(GUID + 1))),
         ("never two owners", takes_over && !fenced && !began),
         (
+            "an old fencing is no proof of what came by hand after it",
+            takes_over
+                && !newest.multihost
+                && !began
+                && record.is_some_and(|r| r.node == "a" && !r.hostids.is_empty()),
+        ),
+        (
             "never stale legs alone",
             (seen.own_mark.is_some() && !seen.peer_missing.is_empty())
                 || (seen.peer_mark.is_some() && !seen.own_missing.is_empty()),
@@ -253,6 +260,7 @@ fn a_refusal_says_what_was_seen_and_what_to_do() {
     assert!(same.contains("this host and b have the same hostid 1"), "{same}");
     let stale = refusal(&|seen| {
         seen.own_mark = Some("2026-11-21T16:50:00Z".to_string());
+        seen.cluster.peer = NodeState::Offline;
         place(seen, "b", None, true);
     });
     assert!(
@@ -261,6 +269,29 @@ fn a_refusal_says_what_was_seen_and_what_to_do() {
         ),
         "{stale}"
     );
+    // Both nodes are here and marked: to start one first is no advice.
+    let command = "crm_attribute -N a -n hasan-dirty-tank -D";
+    let lost = refusal(&|seen| {
+        seen.peer_mark = Some("2026-11-21T17:50:00Z".to_string());
+        seen.own_mark = Some("2026-11-21T16:50:00Z".to_string());
+        place(seen, "b", None, true);
+    });
+    assert!(lost.starts_with("a misses writes of b;") && lost.ends_with(command), "{lost}");
+    let lost_here = refusal(&|seen| {
+        seen.peer_mark = Some("2026-11-21T16:50:00Z".to_string());
+        place(seen, "a", None, true);
+    });
+    assert!(lost_here.starts_with("b misses writes of a;"), "{lost_here}");
+    let by_hand = refusal(&|seen| {
+        seen.cluster.peer = NodeState::Fenced;
+        seen.policy = Policy::Ignore;
+        seen.record = Some(owner("a", GUID, &[OURS, THEIRS], OLD));
+        for leg in ["a", "b"] {
+            place(seen, leg, Some((InUse, THEIRS, NEW)), false);
+        }
+    });
+    let command = "crm_attribute -t crm_config -n hasan-owner-tank -v b";
+    assert!(by_hand.starts_with("host2 took tank") && by_hand.ends_with(command), "{by_hand}");
 }
 
 /// Pacemaker keeps 128 characters of a reason (`EXIT_REASON_MAX_LEN`), and "zfs-pool: " is before it.

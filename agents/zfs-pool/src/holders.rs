@@ -11,10 +11,17 @@ use std::time::Duration;
 
 /// Characters of a reason that go to the holders' names: Pacemaker keeps 128 of the whole.
 const SENTENCE: usize = 60;
-/// udev looks into each device that was closed after writing, as the LUNs of a stopped target are.
-const PASSING: [&str; 2] = ["(udev-worker)", "systemd-udevd"];
-/// How long a stop waits for it.
+/// How long a stop waits for programs: udev looks into each device that was closed after writing, as the LUNs of a stopped target
+/// are, and a search through the file systems goes by.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// What ZFS has exported by itself, and takes back with an export of the pool (zfsprops(7), `sharenfs`).
+const SHARED: &str = "/etc/exports.d/zfs.exports";
+
+/// Who holds the pool, in words.
+struct Holders {
+    lasting: Vec<String>,
+    processes: Vec<String>,
+}
 
 /// A mounted file system (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
@@ -24,18 +31,19 @@ struct Mount {
     source: String,
 }
 
-/// The holders of the pool, in words; empty if nobody holds it. One that only passes is waited for.
+/// The holders of the pool, in words; empty if nobody holds it. Where there are but processes, they are waited for.
 pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
     let mut holders = Vec::new();
     machine.await_condition(PATIENCE, || {
-        holders = holders_now(machine, pool)?;
-        let passes = |holder: &String| PASSING.iter().any(|name| holder.starts_with(name));
-        Ok(holders.is_empty() || !holders.iter().all(passes))
+        let Holders { lasting, processes } = holders_now(machine, pool)?;
+        let may_pass = lasting.is_empty() && !processes.is_empty();
+        holders = [lasting, processes].concat();
+        Ok(!may_pass)
     })?;
     Ok(holders)
 }
 
-fn holders_now(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
+fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
     let folder = Path::new("/dev/zvol").join(pool);
     let zvols = zfs::zvol_links(machine, &folder)?;
     let is_zvol = |path: &Path| path.starts_with(&folder) || is_block(&zvols, path);
@@ -59,8 +67,8 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
         nearest.is_some_and(|mount| datasets.contains(&mount))
     };
     let processes = processes::with_open(machine, |path| is_zvol(path) || is_below(path))?;
-    found.extend(processes.iter().map(ToString::to_string));
-    Ok(found)
+    let processes = processes.iter().map(ToString::to_string).collect();
+    Ok(Holders { lasting: found, processes })
 }
 
 /// The holders' names; of many, the first ones. The log has them all.
@@ -127,12 +135,18 @@ fn swaps(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec<Stri
     Ok(held.map(|path| format!("swap on {path}")).collect())
 }
 
-/// What the kernel's NFS server exports of the datasets (`/proc/fs/nfs/exports`: path, clients).
+/// What the kernel's NFS server exports of the datasets (`/proc/fs/nfs/exports`: path, clients), and ZFS does not take back.
 fn exports(machine: &Machine, datasets: &[&Mount]) -> Result<Vec<String>, Fault> {
-    let text = machine.read(Path::new("/proc/fs/nfs/exports"))?.unwrap_or_default();
-    let paths = text.lines().filter(|row| !row.starts_with('#'));
-    let paths = paths.filter_map(|row| row.split_whitespace().next()).map(unescape);
-    let held = paths.filter(|path| datasets.iter().any(|mount| path.starts_with(&mount.at)));
+    let paths = |table: &str| -> Result<Vec<PathBuf>, Fault> {
+        let text = machine.read(Path::new(table))?.unwrap_or_default();
+        let rows = text.lines().filter(|row| !row.starts_with('#'));
+        Ok(rows.filter_map(|row| row.split_whitespace().next()).map(unescape).collect())
+    };
+    let by_zfs = paths(SHARED)?;
+    let is_held = |path: &PathBuf| {
+        datasets.iter().any(|mount| path.starts_with(&mount.at)) && !by_zfs.contains(path)
+    };
+    let held = paths("/proc/fs/nfs/exports")?.into_iter().filter(is_held);
     Ok(held.map(|path| format!("the NFS export of {}", path.display())).collect())
 }
 
@@ -204,7 +218,9 @@ mod tests {
         put(&root, "sys/block/loop1/loop/backing_file", "/dev/zd16\n");
         put(&root, "sys/block/loop2/loop/backing_file", "/dev/zd32\n");
         put(&root, "proc/swaps", "Filename Type Size Used Priority\n/dev/zd0 partition 1 0 -2\n");
-        put(&root, "proc/fs/nfs/exports", "# Version 1.1\n/p/files/a\\040b *(rw)\n/other *(rw)\n");
+        let exports = "# Version 1.1\n/p/files/a\\040b *(rw)\n/other *(rw)\n/p/files *(rw)\n";
+        put(&root, "proc/fs/nfs/exports", exports);
+        put(&root, "etc/exports.d/zfs.exports", "# ZFS\n/p/files *(sec=sys,rw)\n");
         for (id, name, target) in [("7", "qemu", "/dev/zd16"), ("8", "sh", "/other/x")] {
             put(&root, &format!("proc/{id}/comm"), &format!("{name}\n"));
             fs::create_dir_all(root.join(format!("proc/{id}/fd"))).unwrap();
@@ -222,6 +238,32 @@ mod tests {
             "bash (process 9)",
         ];
         assert_eq!(holders(&machine, "p").unwrap(), want);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn who_passes_is_waited_for_and_who_stays_is_named_at_once() {
+        let root = recorded("passing");
+        let machine = Machine::recorded(&root).with_time(Duration::from_secs(60));
+        let process = |id: &str, name: &str| {
+            put(&root, &format!("proc/{id}/comm"), &format!("{name}\n"));
+            fs::create_dir_all(root.join(format!("proc/{id}/fd"))).unwrap();
+            symlink("/dev/zd16", root.join(format!("proc/{id}/fd/3"))).unwrap();
+        };
+        process("7", "find");
+        let leaves = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                fs::remove_dir_all(root.join("proc/7")).unwrap();
+            });
+            holders(&machine, "p").unwrap()
+        });
+        assert_eq!(leaves, [""; 0]);
+        process("8", "find");
+        put(&root, "proc/swaps", "Filename Type Size Used Priority\n/dev/zd0 partition 1 0 -2\n");
+        let begun = std::time::Instant::now();
+        assert_eq!(holders(&machine, "p").unwrap(), ["swap on /dev/zd0", "find (process 8)"]);
+        assert!(begun.elapsed() < PATIENCE, "it was waited for in vain");
         fs::remove_dir_all(&root).unwrap();
     }
 

@@ -3,13 +3,14 @@
 use crate::{DEGRADED_IS_OK, lock, start};
 use hasan::machine::Machine;
 use hasan::ocf::{self, Fault, Outcome, Rc, Values};
+use hasan::pacemaker::{self, Owner};
 use hasan::zfs::{self, PoolState};
 use std::time::Duration;
 
 /// The user property that a deep check writes: the time, which nobody reads.
 const CHECKED: &str = "hasan:checked";
 
-/// How long `zpool status` may take, and half of what time there is.
+/// How long `zpool status` may take, and the cluster's tools; and half of what time there is.
 const DETAILS: Duration = Duration::from_secs(10);
 
 pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome {
@@ -25,15 +26,42 @@ pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome
     if values.is_set(&DEGRADED_IS_OK) || !is_deep && state == PoolState::Online {
         return Ok(Rc::Success);
     }
-    let unwell = match unwell(machine, pool) {
-        // A pool that is known to work does not fail for want of words: while a leg's I/O waits, so does "zpool status".
-        Err(fault) if state == PoolState::Degraded => format!("no more is known, {}", fault.reason),
-        result => result?,
-    };
+    // A pool that is known to work does not fail for want of words: while a leg's I/O waits, so does "zpool status".
+    let unwell = unwell(machine, pool).map_err(|fault| {
+        let state = state.word();
+        let reason = format!("the pool {pool} is {state}, no more is known, {}", fault.reason);
+        Fault::new(Rc::Degraded, reason)
+    })?;
     if unwell.is_empty() && state == PoolState::Online {
+        is_recorded(machine, pool)?;
         return can_take_over(machine, values);
     }
     Err(Fault::new(Rc::Degraded, format!("the pool {pool} is DEGRADED: {unwell}")))
+}
+
+/// A pool that was moved by hand runs with the other node's record: neither would be allowed to let the other's legs go, nor to
+/// take the pool over. A cluster that gives no answer says nothing of the pool.
+fn is_recorded(machine: &Machine, pool: &str) -> Result<(), Fault> {
+    let brief = machine.with_time(DETAILS.min(machine.time_left() / 2));
+    let ask = || -> Result<_, Fault> {
+        Ok((pacemaker::cib(&brief)?.owner(pool)?, pacemaker::own_name(&brief)?))
+    };
+    let (record, own) = match ask() {
+        Ok(known) => known,
+        Err(fault) => {
+            tracing::warn!("who has the pool {pool} by the cluster's record: {}", fault.reason);
+            return Ok(());
+        }
+    };
+    match record {
+        Some(record) if record.node == own => Ok(()),
+        record => Err(Fault::new(Rc::Degraded, not_recorded(pool, &own, record.as_ref()))),
+    }
+}
+
+fn not_recorded(pool: &str, own: &str, record: Option<&Owner>) -> String {
+    let node = record.map_or("nobody", |record| &record.node);
+    format!("the cluster's record says {node} has {pool}: {}", Owner::command(pool, own))
 }
 
 /// An update of ZFS can be one that takes no pool over from a dead node: better said now than then.
@@ -56,7 +84,7 @@ fn absent(machine: &Machine, pool: &str) -> Outcome {
 
 /// A property that is set is on the legs when `zfs set` returns: it waits for its transaction group.
 fn write_and_sync(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let assignment = format!("{CHECKED}={}", hasan::pacemaker::now());
+    let assignment = format!("{CHECKED}={}", pacemaker::now());
     machine.run("zfs", &["set", &assignment, pool]).map(|_| ())
 }
 

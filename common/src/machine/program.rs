@@ -3,7 +3,6 @@
 use super::Machine;
 use crate::ocf::{Fault, Rc};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -98,10 +97,7 @@ impl Machine {
     /// said, if it fails or does not end by the deadline.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String, Fault> {
         let answer = self.ask(program, arguments)?;
-        if answer.code == Some(0) {
-            return Ok(answer.stdout);
-        }
-        Err(Fault::generic(describe(program, arguments, &answer)))
+        succeeded(program, arguments, answer)
     }
 
     /// As [`Machine::run`]; the program inherits the lock, which is held until the program and all
@@ -112,10 +108,12 @@ impl Machine {
         program: &str,
         arguments: &[&str],
     ) -> Result<String, Fault> {
-        // Every file is opened to be closed in children; this one is not from now on.
-        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))
+        // As its standard input, so that it is this program's alone: others that run meanwhile, or later, have no part in it.
+        let lock = lock
+            .try_clone()
             .map_err(|error| Fault::generic(format!("cannot hand on a lock: {error}")))?;
-        self.run(program, arguments)
+        let answer = self.ask_with(lock.into(), program, arguments)?;
+        succeeded(program, arguments, answer)
     }
 
     /// Runs a program whose exit code is part of its answer.
@@ -123,9 +121,14 @@ impl Machine {
     /// # Errors
     /// As [`Machine::run`], but an exit code is no error.
     pub fn ask(&self, program: &str, arguments: &[&str]) -> Result<Answer, Fault> {
+        self.ask_with(Stdio::null(), program, arguments)
+    }
+
+    fn ask_with(&self, stdin: Stdio, program: &str, arguments: &[&str]) -> Result<Answer, Fault> {
         self.step(&format!("{program} {}", arguments.join(" ")));
         let cannot = |error: io::Error| Fault::generic(format!("cannot run {program}: {error}"));
-        let mut child = self.command(program)?.args(arguments).spawn().map_err(cannot)?;
+        let mut command = self.command(program)?;
+        let mut child = command.args(arguments).stdin(stdin).spawn().map_err(cannot)?;
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         let Some(status) = self.await_child(&mut child).map_err(cannot)? else {
@@ -190,6 +193,13 @@ fn shortened(program: &str, arguments: &[&str]) -> String {
     line
 }
 
+fn succeeded(program: &str, arguments: &[&str], answer: Answer) -> Result<String, Fault> {
+    if answer.code == Some(0) {
+        return Ok(answer.stdout);
+    }
+    Err(Fault::generic(describe(program, arguments, &answer)))
+}
+
 fn describe(program: &str, arguments: &[&str], answer: &Answer) -> String {
     let end = answer.code.map_or("a signal".to_string(), |code| format!("exit {code}"));
     let said = if answer.stderr.trim().is_empty() { &answer.stdout } else { &answer.stderr };
@@ -213,6 +223,24 @@ mod tests {
         assert_eq!(machine(30).run("echo", &["said"]).unwrap(), "said\n");
         let fault = machine(0).run("sleep", &["3600"]).unwrap_err();
         assert_eq!(fault.reason, "\"sleep 3600\" did not end in time");
+    }
+
+    #[test]
+    fn a_lock_is_held_by_the_program_that_has_it_and_by_none_that_comes_later() {
+        let path = std::env::temp_dir().join(format!("hasan-holding-{}", std::process::id()));
+        let machine = Machine::local(Instant::now() + Duration::from_secs(30));
+        let is_free = || machine.try_lock(&path).unwrap().is_some();
+        let lock = machine.try_lock(&path).unwrap().unwrap();
+        let brief = machine.with_time(Duration::from_millis(300));
+        // It does not end in time, and what it has begun lives on.
+        let begun = "exec 3<&0; sleep 2 <&3 >&- 2>&- & exec sleep 3600";
+        assert!(brief.run_holding(&lock, "sh", &["-c", begun]).is_err());
+        let later = machine.follow("sleep", &["3600"]).unwrap();
+        drop(lock);
+        assert!(!is_free(), "the program's child does not hold it");
+        assert!(machine.await_condition(Duration::from_secs(20), || Ok(is_free())).unwrap());
+        drop(later);
+        machine.remove_file(&path).unwrap();
     }
 
     #[test]

@@ -213,21 +213,30 @@ pub(crate) fn holders(lab: &Lab) -> Result<()> {
     here.expect("stop", 1, &["in use by sleep (process "])?;
     ensure!(here.run(zvols)?.trim() == "12", "a refused stop took nodes of zvols away");
     here.expect("monitor", 0, &[])?;
-    here.run("pkill sleep")?;
+    // A program that only looks is waited for.
+    here.run("pkill sleep; (sleep 5 < /dev/zvol/san-pool/many/v7) > /dev/null 2>&1 &")?;
     here.expect("stop", 0, &[])?;
     here.expect("monitor", 7, &[])?;
     here.expect("stop", 0, &[])?;
     Ok(())
 }
 
-/// A deep monitor writes to the pool. A start loads keys and mounts; a key that is gone holds up nothing else.
+/// A deep monitor writes to the pool, and says who has it by the cluster's record. A start loads keys and mounts; a key that does
+/// not come holds up nothing else.
 pub(crate) fn datasets(lab: &Lab) -> Result<()> {
-    let (here, _) = by_hand(lab)?;
+    let (here, there) = by_hand(lab)?;
     let said = here.act(POOL, "OCF_CHECK_LEVEL=10", "monitor")?;
     ensure!(said.code == 0, "a deep monitor");
     let checked = here.run("zfs get -Hp -o value hasan:checked san-pool")?;
     let is_time = checked.starts_with("20") && checked.trim().ends_with('Z');
     ensure!(is_time, "a deep monitor wrote {checked:?}");
+    let attribute = "crm_attribute --type crm_config --name hasan-owner-san-pool";
+    let record = here.run(&format!("{attribute} --query --quiet"))?;
+    here.run(&format!("{attribute} --update {}", there.node.name))?;
+    let said = here.act(POOL, "OCF_CHECK_LEVEL=10", "monitor")?;
+    let is_told = said.code == 190 && said.text.contains(&format!("-v {}", here.node.name));
+    ensure!(is_told, "a pool of which the record says another node has it: {}", said.text);
+    here.run(&format!("{attribute} --update '{}'", record.trim()))?;
     here.free_pool()?;
     here.run(
         "for name in one two; do
@@ -238,10 +247,10 @@ pub(crate) fn datasets(lab: &Lab) -> Result<()> {
          zfs create -V 8M san-pool/secret-one/zvol; zfs create -V 8M san-pool/secret-two/zvol",
     )?;
     here.expect("stop", 0, &[])?;
-    here.run("rm /root/key-two")?;
+    here.run("rm /root/key-two && mkfifo /root/key-two")?;
     let options = "OCF_RESKEY_load_keys=true OCF_RESKEY_failmode=continue";
     let said = here.act(POOL, options, "start")?;
-    ensure!(said.code == 0, "a start with a key that is gone");
+    ensure!(said.code == 0, "a start with a key that does not come");
     let found = here.run(
         "zfs get -Hp -o value mounted san-pool/secret-one san-pool/secret-two; zpool get -Hp -o value failmode san-pool
          ls -d /dev/zvol/san-pool/secret-*/zvol",
