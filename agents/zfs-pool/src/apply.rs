@@ -1,6 +1,7 @@
 //! The steps of a start before the import.
 
 use crate::decide::Seen;
+use crate::release;
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
@@ -97,13 +98,21 @@ pub(crate) fn shut_out_peer(
     export::shut_out_peer(machine, backend)
 }
 
-/// A map whose I/O waits, for want of a path, would stop the import for ever. Somebody's look at it
-/// may wait there too, and would hold it: so it fails first.
-pub(crate) fn remove_dead_maps(machine: &Machine, seen: &Seen) -> Result<(), Fault> {
+/// A map whose I/O waits, for want of a path, would stop the import for ever. Somebody's look at it may wait there, too, and
+/// would hold it: so it fails first. While another pool is here the map may be that pool's, and stays.
+pub(crate) fn remove_dead_maps(
+    machine: &Machine,
+    pool: &str,
+    backend: &Backend,
+    seen: &Seen,
+) -> Result<(), Fault> {
+    let is_alone = release::others_here(machine, backend, pool)?.is_empty();
     for map in legs::observe(machine)? {
         if map.role == Role::Remote && seen.peer_missing.contains(&map.leg) {
-            legs::fail_if_no_path(machine, &map.leg)?;
-            legs::remove(machine, &map)?;
+            release::let_go(machine, backend, pool, &map.leg)?;
+            if is_alone {
+                legs::remove(machine, &map)?;
+            }
         }
     }
     Ok(())

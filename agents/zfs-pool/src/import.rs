@@ -1,13 +1,12 @@
 //! The import itself. It does not wait for a leg of the other node that is lost meanwhile.
 
 use crate::decide::{Decision, Seen};
-use crate::observe;
+use crate::{observe, release};
 use hasan::config::Backend;
 use hasan::flow::Flow;
 use hasan::legs::{self, Leg, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::pacemaker::{self, Change, Condition, mark};
 use hasan::zfs::{self, Label};
 use std::fs::File;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -42,7 +41,6 @@ struct Import<'a> {
     lock: &'a File,
     pool: &'a str,
     backend: &'a Backend,
-    seen: &'a Seen,
     /// The other node's legs for which its I/O would wait if they were lost.
     waits: Vec<Leg>,
     flow: Flow,
@@ -61,29 +59,25 @@ pub(crate) fn import(
 ) -> Result<Ended, Fault> {
     let (pool, mut waits) = (newest.pool.as_str(), backend.peer.legs.clone());
     waits.retain(|leg| seen.labels.contains_key(leg) || seen.beside.contains(leg));
-    let mut import = Import {
-        machine,
-        lock,
-        pool,
-        backend,
-        seen,
-        waits,
-        flow: Flow::default(),
-        has_let_go: false,
-    };
+    let mut import =
+        Import { machine, lock, pool, backend, waits, flow: Flow::default(), has_let_go: false };
     let legs = seen.labels.keys().chain(&seen.beside);
     let mut commands = commands(legs, newest, decision, options).into_iter();
     let result = commands.try_for_each(|(program, arguments)| import.run(program, &arguments));
     // Up to ZFS 2.1 it says so, too, of a pool that is imported, of which a dataset cannot be mounted or shared.
     match result {
-        Ok(()) => Ok(Ended::Imported),
+        Ok(()) => {}
         Err(fault) if zfs::pool_state(machine, pool)?.is_some_and(|it| it.is_usable()) => {
             tracing::error!("the pool is imported, and {}", fault.reason);
-            Ok(Ended::Imported)
         }
-        Err(fault) if import.has_let_go => Ok(Ended::LegsLost(fault)),
-        Err(fault) => Err(fault),
+        Err(fault) if import.has_let_go => return Ok(Ended::LegsLost(fault)),
+        Err(fault) => return Err(fault),
     }
+    // A leg that was lost at the end, and that the watch let go for another pool's sake, has missed writes of this one, too.
+    if let Err(fault) = import.let_lost_go() {
+        tracing::error!("the I/O of {pool} waits: {}", fault.reason);
+    }
+    Ok(Ended::Imported)
 }
 
 /// The programs that do it, one after the other, and their arguments.
@@ -159,9 +153,9 @@ impl Import<'_> {
         if lost.is_empty() {
             return Ok(());
         }
-        mark_peer(self.machine, self.pool, self.seen)?;
+        release::mark_peer(self.machine, self.pool, &self.backend.peer.node)?;
         for leg in lost {
-            legs::fail_if_no_path(self.machine, &leg)?;
+            release::let_go(self.machine, self.backend, self.pool, &leg)?;
             tracing::warn!("leg {leg} was lost during the import, and is let go");
             self.waits.retain(|waiting| *waiting != leg);
             self.has_let_go = true;
@@ -186,19 +180,6 @@ impl Import<'_> {
         }
         Ok(failing)
     }
-}
-
-fn mark_peer(machine: &Machine, pool: &str, seen: &Seen) -> Result<(), Fault> {
-    let (cib, name) = (pacemaker::cib(machine)?, pacemaker::dirty_mark(pool));
-    if !mark::lets_other_go(cib.attribute(&seen.own, &name)) {
-        return Err(Fault::generic(format!(
-            "the legs of {} miss writes that those of {} have, which are lost",
-            seen.own, seen.peer
-        )));
-    }
-    let value = mark::text(cib.attribute(&seen.peer, &name), &pacemaker::now(), false);
-    let change = Change::Attribute { node: &seen.peer, name: &name, value: &value };
-    cib.change(machine, &seen.own, Condition::Owner { pool }, &[change])
 }
 
 #[cfg(test)]

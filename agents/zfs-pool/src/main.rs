@@ -9,6 +9,7 @@ mod import;
 mod lock;
 mod monitor;
 mod observe;
+mod release;
 mod start;
 mod stop;
 

@@ -1,6 +1,7 @@
 //! Reads what the decision rests on.
 
 use crate::decide::{Policy, Seen};
+use crate::release;
 use hasan::aside::Aside;
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Map};
@@ -22,7 +23,7 @@ pub(crate) fn observe(
 ) -> Result<(Seen, Cib), Fault> {
     let maps = legs::observe(machine)?;
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
-    let carried = labels(machine, backend, &legs::answering(&maps, &sessions))?;
+    let carried = labels(machine, pool, backend, &legs::answering(&maps, &sessions))?;
     let missing = |legs: &mut dyn Iterator<Item = &Leg>| -> Vec<Leg> {
         legs.filter(|leg| !carried.contains_key(*leg)).cloned().collect()
     };
@@ -65,6 +66,7 @@ const FREED: Duration = Duration::from_secs(5);
 /// What lies on each leg that answers. One that carries no pool is not among them.
 fn labels(
     machine: &Machine,
+    pool: &str,
     backend: &Backend,
     answering: &[&Map],
 ) -> Result<BTreeMap<Leg, zfs::Label>, Fault> {
@@ -74,7 +76,7 @@ fn labels(
         if !machine.exists(&map.leg.device()) {
             continue;
         }
-        let label = label(machine, backend, &map.leg)?;
+        let label = label(machine, pool, backend, &map.leg)?;
         if let Some(label) = label.filter(|label| label.state != zfs::LabelState::NoPool) {
             labels.insert(map.leg.clone(), label);
         }
@@ -85,8 +87,13 @@ fn labels(
 /// The label of a leg; `None` of one that turns out to be lost, or whose disk fails the read: both have nothing to give, and
 /// what is decided without them is decided as if they were away. The disks of a node that was fenced look well for some
 /// seconds, and a read that is under way when the path fails would wait for the leg's return; so would one of a disk whose
-/// errors dm-multipath takes for its path's. No pool is here whose writes were to wait: so it is let fail.
-fn label(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<Option<zfs::Label>, Fault> {
+/// errors dm-multipath takes for its path's: so it is let fail.
+fn label(
+    machine: &Machine,
+    pool: &str,
+    backend: &Backend,
+    leg: &Leg,
+) -> Result<Option<zfs::Label>, Fault> {
     let device = leg.device();
     let read = Aside::begin(machine, move |machine| zfs::read_label(machine, &device));
     let begun = Instant::now();
@@ -101,21 +108,18 @@ fn label(machine: &Machine, backend: &Backend, leg: &Leg) -> Result<Option<zfs::
             None => {}
         }
     }
-    release(machine, leg, &read)
-}
-
-fn release(
-    machine: &Machine,
-    leg: &Leg,
-    read: &Aside<Option<zfs::Label>>,
-) -> Result<Option<zfs::Label>, Fault> {
     tracing::warn!("leg {leg} does not show its label: it counts as missing");
-    legs::fail_if_no_path(machine, leg)?;
-    let freed = read.result_within(FREED);
-    legs::let_wait(machine, leg)?;
-    freed.map(|_| Ok(None)).unwrap_or_else(|| {
-        Err(Fault::generic(format!("the leg {leg} is lost, and a read of it does not end")))
-    })
+    // A disk of this node that hangs is not waited for: the import does not look at it.
+    if backend.peer.legs.contains(leg) {
+        release::let_go(machine, backend, pool, leg)?;
+        let freed = read.result_within(FREED);
+        legs::let_wait(machine, leg)?;
+        if freed.is_none() {
+            let reason = format!("the leg {leg} is lost, and a read of it does not end");
+            return Err(Fault::generic(reason));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether nothing takes the leg's I/O, and its session will not come back by itself soon.
@@ -143,7 +147,9 @@ mod tests {
         let local = Machine::local(Instant::now() + FREED);
         local.run("mkfifo", &[&pipe]).unwrap();
         // No such map can be told anything here.
-        let fault = label(&machine, &Backend::default(), &leg).unwrap_err();
+        let mut backend = Backend::default();
+        backend.peer.legs.push(leg.clone());
+        let fault = label(&machine, "p", &backend, &leg).unwrap_err();
         assert!(fault.reason.contains("dmsetup"), "{}", fault.reason);
         std::fs::remove_dir_all(&root).unwrap();
     }

@@ -85,7 +85,7 @@ fn take(
     let newest = newest(&seen).ok_or_else(|| Fault::generic("no leg carries the pool"))?;
     apply::write_down(machine, pool, backend, &seen, &cib, newest)?;
     apply::shut_out_peer(machine, backend, &seen)?;
-    apply::remove_dead_maps(machine, &seen)?;
+    apply::remove_dead_maps(machine, pool, backend, &seen)?;
     zfs::remove_stale_links(machine, pool)?;
     import::import(machine, lock, backend, &seen, newest, &decision, options)
 }
