@@ -2,7 +2,7 @@
 //! returned. Nothing here waits for ZFS.
 
 use crate::aside::{self, Seen};
-use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven};
+use crate::healing::{Doubt, Limit, Verdict, decide, doubts, is_proven, leg_of};
 use crate::marks::Marks;
 use crate::presence::Presence;
 use crate::publish;
@@ -233,7 +233,7 @@ impl Pool {
     ) -> Result<(), Fault> {
         let legs = backend.legs.keys().chain(here).map(Leg::name);
         let usable: BTreeSet<&str> = legs.filter(|leg| !seen.foreign.contains(*leg)).collect();
-        let are_all = usable.len() == backend.legs.len() + backend.peer.legs.len();
+        let are_all = are_all(backend, &seen.status, &usable);
         if !seen.foreign.is_empty() {
             self.said.error(&advice(name, &seen.foreign));
         }
@@ -342,6 +342,15 @@ impl Pool {
         }
         may
     }
+}
+
+/// Whether all of the legs that are the pool's can be used. Others may be another pool's, or not be used yet.
+fn are_all(backend: &Backend, status: &Status, usable: &BTreeSet<&str>) -> bool {
+    let is_leg = |name: &&str| {
+        let mut legs = backend.legs.keys().chain(&backend.peer.legs);
+        legs.any(|leg| leg.name() == *name)
+    };
+    status.vdevs.iter().map(leg_of).filter(is_leg).all(|leg| usable.contains(leg))
 }
 
 /// What a person can do about legs that carry no label of the pool.

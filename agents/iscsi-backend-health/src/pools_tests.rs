@@ -123,3 +123,18 @@ fn a_new_disk_is_named_with_the_command() {
             .ends_with(": zpool replace p b1")
     );
 }
+
+#[test]
+fn a_leg_that_is_no_vdev_of_the_pool_is_not_waited_for() {
+    let status =
+        pool_seen_well().look.unwrap().seen.result_within(SETTLED).unwrap().unwrap().status;
+    let leg = |name: &str| Leg::new(name).unwrap();
+    let mut backend = Backend::default();
+    backend.legs.insert(leg("a1"), Default::default());
+    backend.peer.legs = ["b1", "b2"].map(leg).to_vec();
+    for (usable, want) in [(vec!["a1", "b1"], true), (vec!["a1", "b2"], false), (vec!["b1"], false)]
+    {
+        let usable: BTreeSet<&str> = usable.into_iter().collect();
+        assert_eq!(are_all(&backend, &status, &usable), want, "{usable:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The decision against rules that are written apart from it: every combination of small inputs.
 
 use super::*;
+use std::collections::BTreeSet;
 
 const OURS: u64 = 1;
 const THEIRS: u64 = 2;
@@ -11,7 +12,19 @@ const NEW: u64 = 12;
 fn label(state: LabelState, hostid: u64, txg: u64, multihost: bool) -> Label {
     let hostname = format!("host{hostid}");
     let pool = "tank".to_string();
-    Label { pool, pool_guid: GUID, state, txg, multihost, hostid, hostname }
+    let members = BTreeSet::new();
+    Label {
+        pool,
+        pool_guid: GUID,
+        state,
+        txg,
+        multihost,
+        hostid,
+        hostname,
+        top_guid: 1,
+        tops: 1,
+        members,
+    }
 }
 
 fn owner(node: &str, pool_guid: u64, hostids: &[u64], txg: u64) -> Owner {

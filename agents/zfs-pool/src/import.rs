@@ -197,6 +197,9 @@ mod tests {
             multihost: true,
             hostid: 1,
             hostname: "host1".to_string(),
+            top_guid: 1,
+            tops: 1,
+            members: std::collections::BTreeSet::new(),
         };
         let legs = ["data-a1", "data-b1"].map(|name| Leg::new(name).unwrap());
         let said = |decision: Decision, mount, load_keys, failmode| -> Vec<String> {

@@ -7,6 +7,7 @@ mod decide;
 mod holders;
 mod import;
 mod lock;
+mod members;
 mod monitor;
 mod observe;
 mod release;

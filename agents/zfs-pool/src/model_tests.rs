@@ -106,6 +106,9 @@ impl World {
                 multihost: true,
                 hostid: hostid(on.host),
                 hostname: NAMES[on.host].to_string(),
+                top_guid: 1,
+                tops: 1,
+                members: BTreeSet::new(),
             }
         };
         let peer = 1 - node;

@@ -1,7 +1,7 @@
 //! Reads what the decision rests on.
 
 use crate::decide::{Policy, Seen};
-use crate::release;
+use crate::{members, release};
 use hasan::aside::Aside;
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Map};
@@ -24,8 +24,10 @@ pub(crate) fn observe(
     let maps = legs::observe(machine)?;
     let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
     let carried = labels(machine, pool, backend, &legs::answering(&maps, &sessions))?;
+    let members = members::members(pool, backend, &carried);
     let missing = |legs: &mut dyn Iterator<Item = &Leg>| -> Vec<Leg> {
-        legs.filter(|leg| !carried.contains_key(*leg)).cloned().collect()
+        let is_missing = |leg: &&Leg| members::is_missing(pool, members.as_ref(), &carried, leg);
+        legs.filter(is_missing).cloned().collect()
     };
     let own = pacemaker::own_name(machine)?;
     let cib = pacemaker::cib(machine)?;

@@ -6,7 +6,7 @@
 
 use crate::machine::Machine;
 use crate::ocf::Fault;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const OFFSET: u64 = 16 * 1024;
@@ -20,6 +20,10 @@ const UBERBLOCK_MAGIC: u64 = 0x00ba_b10c;
 const MMP_MAGIC: u64 = 0xa11c_ea11;
 const TYPE_UINT64: u32 = 8;
 const TYPE_STRING: u32 = 9;
+const TYPE_NVLIST: u32 = 19;
+const TYPE_NVLIST_ARRAY: u32 = 20;
+/// How deep vdevs can lie in each other, and more: a mirror, what is being replaced in it, a spare for it.
+const DEPTH: usize = 16;
 
 /// What a label says of its pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,12 @@ pub struct Label {
     pub hostid: u64,
     /// The name of that host.
     pub hostname: String,
+    /// The top-level vdev, such as a mirror, that this one is in: its GUID.
+    pub top_guid: u64,
+    /// How many top-level vdevs the pool has.
+    pub tops: u64,
+    /// The devices of that top-level vdev, this one and its partners, by the paths that they had.
+    pub members: BTreeSet<String>,
 }
 
 /// `pool_state_t` as far as it matters (`include/sys/fs/zfs.h`).
@@ -69,8 +79,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
         return Ok(None);
     }
     let (configuration, ring) = bytes.split_at_checked(LENGTH).ok_or("it ends too early")?;
-    let (numbers, texts) = pairs(&configuration[4..])?;
-    let number = |name: &str| numbers.get(name).copied();
+    let (list, _) = nvlist(configuration, 4, DEPTH)?;
+    let number = |name: &str| list.numbers.get(name).copied();
+    let text = |name: &str| list.texts.get(name).cloned().unwrap_or_default();
     let state = match number("state") {
         Some(0) => LabelState::InUse,
         Some(1) => LabelState::Exported,
@@ -84,13 +95,16 @@ fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
         (None, _) => return Err("it has no uberblock".to_string()),
     };
     Ok(Some(Label {
-        pool: texts.get("name").cloned().unwrap_or_default(),
+        pool: text("name"),
         pool_guid: number("pool_guid").unwrap_or_default(),
         state,
         txg: uberblock.txg,
         multihost: uberblock.multihost,
         hostid: number("hostid").unwrap_or_default(),
-        hostname: texts.get("hostname").cloned().unwrap_or_default(),
+        hostname: text("hostname"),
+        top_guid: number("top_guid").unwrap_or_default(),
+        tops: number("vdev_children").unwrap_or_default(),
+        members: list.lists.get("vdev_tree").into_iter().flatten().flat_map(leaves).collect(),
     }))
 }
 
@@ -120,28 +134,56 @@ fn newest(ring: &[u8]) -> Option<Uberblock> {
         .max()
 }
 
-type Pairs = (BTreeMap<String, u64>, BTreeMap<String, String>);
+/// The pairs of an nvlist, by name; those of other types are passed over.
+#[derive(Default)]
+struct Nvlist {
+    numbers: BTreeMap<String, u64>,
+    texts: BTreeMap<String, String>,
+    lists: BTreeMap<String, Vec<Nvlist>>,
+}
 
-/// The numbers and texts of an nvlist's own level; what is nested is passed over.
-fn pairs(bytes: &[u8]) -> Result<Pairs, String> {
-    let mut numbers = BTreeMap::new();
-    let mut texts = BTreeMap::new();
+/// The paths of the vdevs without children.
+fn leaves(vdev: &Nvlist) -> Vec<String> {
+    match vdev.lists.get("children") {
+        Some(children) => children.iter().flat_map(leaves).collect(),
+        None => vdev.texts.get("path").cloned().into_iter().collect(),
+    }
+}
+
+/// The nvlist at a place, and where it ends.
+fn nvlist(bytes: &[u8], start: usize, depth: usize) -> Result<(Nvlist, usize), String> {
+    let depth = depth.checked_sub(1).ok_or("its vdevs lie too deep in each other")?;
+    let mut list = Nvlist::default();
     // Version and flags come first.
-    let mut at = 8;
+    let mut at = start + 8;
     loop {
         let size = word(bytes, at)? as usize;
         if size == 0 {
-            return Ok((numbers, texts));
+            // The end is two words, the encoded size and the decoded one.
+            return Ok((list, at + 8));
         }
         // A pair: its size encoded and decoded, name, type, count of elements, value.
         let name = text(bytes, at + 8)?;
         let behind = at + 12 + padded(name.len());
-        let (kind, value) = (word(bytes, behind)?, behind + 8);
-        if kind == TYPE_UINT64 {
-            let high = u64::from(word(bytes, value)?);
-            numbers.insert(name, high << 32 | u64::from(word(bytes, value + 4)?));
-        } else if kind == TYPE_STRING {
-            texts.insert(name, text(bytes, value)?);
+        let (kind, count, value) = (word(bytes, behind)?, word(bytes, behind + 4)?, behind + 8);
+        match kind {
+            TYPE_UINT64 => {
+                let high = u64::from(word(bytes, value)?);
+                list.numbers.insert(name, high << 32 | u64::from(word(bytes, value + 4)?));
+            }
+            TYPE_STRING => {
+                list.texts.insert(name, text(bytes, value)?);
+            }
+            TYPE_NVLIST | TYPE_NVLIST_ARRAY => {
+                let (mut lists, mut next) = (Vec::new(), value);
+                for _ in 0..count {
+                    let (each, end) = nvlist(bytes, next, depth)?;
+                    lists.push(each);
+                    next = end;
+                }
+                list.lists.insert(name, lists);
+            }
+            _ => {}
         }
         at += size;
     }
@@ -167,11 +209,15 @@ mod tests {
     use super::*;
 
     fn put(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+        put_many(name, kind, 1, value)
+    }
+
+    fn put_many(name: &str, kind: u32, count: u32, value: &[u8]) -> Vec<u8> {
         let mut body = (name.len() as u32).to_be_bytes().to_vec();
         body.extend(name.as_bytes());
         body.resize(padded(body.len()), 0);
         body.extend(kind.to_be_bytes());
-        body.extend(1u32.to_be_bytes());
+        body.extend(count.to_be_bytes());
         body.extend(value);
         body.resize(padded(body.len()), 0);
         let mut pair = (body.len() as u32 + 8).to_be_bytes().to_vec();
@@ -184,6 +230,30 @@ mod tests {
         [&(value.len() as u32).to_be_bytes()[..], value.as_bytes()].concat()
     }
 
+    /// An nvlist of these pairs in another one.
+    fn nested(pairs: &[Vec<u8>]) -> Vec<u8> {
+        [&[0; 8][..], &pairs.concat(), &[0; 8]].concat()
+    }
+
+    fn disk(path: &str) -> Vec<u8> {
+        nested(&[
+            put("type", TYPE_STRING, &string("disk")),
+            put("path", TYPE_STRING, &string(path)),
+        ])
+    }
+
+    /// A mirror of data-a1 and of data-b1, which is being replaced.
+    fn mirror() -> Vec<u8> {
+        let parts = [disk("/dev/mapper/data-b1"), disk("/dev/mapper/data-b2")].concat();
+        let replacing = nested(&[put_many("children", TYPE_NVLIST_ARRAY, 2, &parts)]);
+        let both = [disk("/dev/mapper/data-a1"), replacing].concat();
+        nested(&[
+            put("type", TYPE_STRING, &string("mirror")),
+            put_many("children", TYPE_NVLIST_ARRAY, 2, &both),
+            put("ashift", TYPE_UINT64, &12u64.to_be_bytes()),
+        ])
+    }
+
     fn label() -> Vec<u8> {
         let mut bytes = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         bytes.extend(put("version", TYPE_UINT64, &5000u64.to_be_bytes()));
@@ -192,7 +262,10 @@ mod tests {
         bytes.extend(put("pool_guid", TYPE_UINT64, &u64::MAX.to_be_bytes()));
         bytes.extend(put("hostid", TYPE_UINT64, &7u64.to_be_bytes()));
         bytes.extend(put("hostname", TYPE_STRING, &string("storage-a")));
-        bytes.extend(put("vdev_tree", 19, &[0; 40]));
+        bytes.extend(put("top_guid", TYPE_UINT64, &6u64.to_be_bytes()));
+        bytes.extend(put("vdev_children", TYPE_UINT64, &2u64.to_be_bytes()));
+        bytes.extend(put("vdev_tree", TYPE_NVLIST, &mirror()));
+        bytes.extend(put("features_for_read", TYPE_NVLIST, &nested(&[])));
         bytes.extend([0; 8]);
         bytes
     }
@@ -228,6 +301,9 @@ mod tests {
             multihost: true,
             hostid: 7,
             hostname: "storage-a".to_string(),
+            top_guid: 6,
+            tops: 2,
+            members: ["a1", "b1", "b2"].map(|leg| format!("/dev/mapper/data-{leg}")).into(),
         };
         let older = uberblock(0x1_0000_0001, 0);
         let bytes = with_ring(&[older.clone(), uberblock(0x1_0000_0002, 1000)]);
@@ -247,6 +323,16 @@ mod tests {
             let label = parse(&bytes).unwrap().unwrap();
             assert_eq!((label.state, label.pool.as_str()), (LabelState::Beside, ""));
         }
+    }
+
+    #[test]
+    fn a_label_whose_vdevs_have_no_end_is_an_error() {
+        let deep =
+            (0..50).fold(disk("x"), |inner, _| nested(&[put("vdev_tree", TYPE_NVLIST, &inner)]));
+        let mut bytes = with_ring(&[uberblock(1, 0)]);
+        let list = [&[1, 1, 0, 0][..], &deep].concat();
+        bytes[..list.len()].copy_from_slice(&list);
+        assert!(parse(&bytes).unwrap_err().contains("too deep"));
     }
 
     #[test]
