@@ -4,7 +4,7 @@ use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
     access_checks, cluster, cts, faults, fences, load, lun_checks, many_luns, orders, pool_checks,
-    scenarios, ssh, storm, strange_legs, tester, timers, vlans,
+    scenarios, ssh, storm, strange_legs, tester, timers, two_pools, vlans,
 };
 use anyhow::{Result, bail, ensure};
 use std::fs;
@@ -22,7 +22,7 @@ const CHECKS: [Check; 4] = [
 ];
 
 /// What it runs for as long as [`BEGIN`] allows, in an order by the seed; and all by name, or with `--all`.
-const BY_TURNS: [Check; 14] = [
+const BY_TURNS: [Check; 15] = [
     ("an administrator's commands", commands),
     ("ocf-tester on every agent", tester::all_agents),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
@@ -32,6 +32,7 @@ const BY_TURNS: [Check; 14] = [
     ("zfs-pool is killed during its import", pool_checks::killed_import),
     ("zfs-pool loses the other node's legs at its import", pool_checks::legs_lost_at_import),
     ("zfs-pool while scrubs begin", pool_checks::scrubs),
+    ("zfs-pool with blank legs, and a second pool", two_pools::second),
     ("zfs-pool on a suspended pool", pool_checks::suspended),
     ("sync-iscsi-luns beside Proxmox's plugin", lun_checks::plugin),
     ("sync-iscsi-luns is cut off between any two steps", lun_checks::cut),

@@ -36,6 +36,7 @@ mod strange_legs;
 mod tester;
 mod timeline;
 mod timers;
+mod two_pools;
 mod vlans;
 
 use anyhow::{Result, bail};
