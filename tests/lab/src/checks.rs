@@ -56,13 +56,14 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 25] = [
+const MORE: [Check; 26] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
     ("the pool moves while the third voter is lost", faults::moves_without_quorum_node),
     ("a frozen node wakes up", fences::frozen),
     ("a second plug where the first does not obey", fences::second_plug),
+    ("a person confirms that a node is off", fences::confirmed),
     ("a leg is damaged in silence", scenarios::silent_damage),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", strange_legs::replaced_disk),

@@ -70,13 +70,7 @@ pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
     plug::damage(lab, sleeper, plug::Fault::Stuck)?;
     qmp::command(&sleeper.control(lab), "stop", json!({}))?;
     stage(&format!("{} freezes, and cannot be fenced", sleeper.name), || {
-        await_until("two fencings have failed", timers::CLUSTER, || {
-            let history = ssh::run(lab, survivor, "crm_mon --one-shot --output-as=xml")?;
-            let is_failed =
-                |line: &&str| line.contains("<fence_event") && line.contains("status=\"failed\"");
-            let events: Vec<&str> = history.lines().filter(is_failed).collect();
-            if events.len() >= 2 { Ok(()) } else { bail!(events.join("\n")) }
-        })?;
+        await_failed_fencings(lab, survivor, 2)?;
         println!("the plug took {} commands", disobeyed(lab, survivor)?);
         check_no_pool(lab, survivor)
     })?;
@@ -86,6 +80,42 @@ pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
     })?;
     writer.await_more(BLOCKS)?;
     judge(lab, &writer.stop()?)
+}
+
+/// The same plug; a person pulls the node's cord, and tells the cluster so: the other node takes over. Without that word it does
+/// not, though the node is dark.
+pub(crate) fn confirmed(lab: &Lab) -> Result<()> {
+    let (dead, survivor, mut writer) = written_to(lab)?;
+    plug::damage(lab, dead, plug::Fault::Stuck)?;
+    machine::kill(lab, dead)?;
+    stage(&format!("{} is dark, and cannot be fenced", dead.name), || {
+        await_failed_fencings(lab, survivor, 2)?;
+        check_no_pool(lab, survivor)
+    })?;
+    stage(&format!("a person confirms it, {} takes over", survivor.name), || {
+        let confirm = format!("pcs stonith confirm {} --force 2>&1", dead.name);
+        println!("{}", ssh::within(lab, survivor, timers::PCS, &confirm)?.trim());
+        cluster::await_placed(lab, survivor, Some(survivor.name)).map(|_| ())
+    })?;
+    writer.await_more(BLOCKS)?;
+    stage(&format!("{} returns, the pool heals", dead.name), || {
+        plug::mend(lab, dead, plug::Fault::Stuck)?;
+        machine::boot(lab, dead)?;
+        ssh::await_one(lab, dead)?;
+        await_healed(lab, survivor, dead)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+fn await_failed_fencings(lab: &Lab, seen_by: &Machine, count: usize) -> Result<()> {
+    await_until("fencings have failed", timers::CLUSTER, || {
+        let history = ssh::run(lab, seen_by, "crm_mon --one-shot --output-as=xml")?;
+        let is_failed =
+            |line: &&str| line.contains("<fence_event") && line.contains("status=\"failed\"");
+        let events: Vec<&str> = history.lines().filter(is_failed).collect();
+        if events.len() >= count { Ok(()) } else { bail!(events.join("\n")) }
+    })
 }
 
 /// The same plug, with a second one on the next level of the fencing topology: that one takes the node off, and the other
