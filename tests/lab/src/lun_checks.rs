@@ -18,14 +18,14 @@ fn sync(here: &Hand<'_>, settle: u32) -> Result<Said> {
     here.act(agent, &environment, "monitor")
 }
 
-/// What the client sees after it has looked again: number, serial and size (512 bytes) of each LUN.
+/// What the client sees after it has looked again: number, serial and size (512 bytes) of each LUN, and whether it is read-only.
 fn client_sees(lab: &Lab) -> Result<String> {
     let client = Machine::named("client")?;
     let script = "iscsiadm -m session --rescan > /dev/null; udevadm settle -t 30
         for page in /sys/class/scsi_device/*/device/vpd_pg80; do
             device=${page%/vpd_pg80}; name=${device%/device}
             [ -d $device/block ] || continue
-            echo ${name##*:} $(tail -c +5 $page | tr -d '\\0') $(cat $device/block/*/size)
+            echo ${name##*:} $(tail -c +5 $page | tr -d '\\0') $(cat $device/block/*/size $device/block/*/ro)
         done | sort -n";
     ssh::run(lab, client, script)
 }
@@ -55,7 +55,7 @@ pub(crate) fn syncs(lab: &Lab) -> Result<()> {
     ensure!(before.lines().count() == 2, "the client sees {before:?}");
     here.run(&format!(
         "zfs create -p {DATASET}/deep/er
-         zfs create -s -V 32M \"{DATASET}/deep/er/disk one\"
+         zfs create -s -V 32M -o readonly=on \"{DATASET}/deep/er/disk one\"
          zfs create -s -V 32M {DATASET}/off && zfs set hasan:export=off {DATASET}/off
          head -c 32 /dev/urandom > /root/key
          zfs create -s -V 32M -o encryption=on -o keyformat=raw -o keylocation=file:///root/key {DATASET}/locked
@@ -72,6 +72,8 @@ pub(crate) fn syncs(lab: &Lab) -> Result<()> {
     println!("the client saw:\n{before}and sees:\n{after}");
     let rows: Vec<Vec<&str>> = after.lines().map(|row| row.split_whitespace().collect()).collect();
     ensure!(rows.len() == 3 && rows[2][0] == "2", "a new LUN is not there");
+    let read_only: Vec<&str> = rows.iter().filter_map(|row| row.get(3).copied()).collect();
+    ensure!(read_only == ["0", "0", "1"], "what is read-only to the client: {read_only:?}");
     ensure!(rows[0][2] == (512_u64 * 2048).to_string(), "a grown LUN has its old size");
     let serials = |text: &str| -> Vec<String> {
         text.lines().take(2).filter_map(|row| row.split(' ').nth(1)).map(str::to_string).collect()
