@@ -172,7 +172,8 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         let device = leg.export_device();
         let block = machine.block(&device)?;
         let (name, serial) = (leg.name().to_string(), leg.serial());
-        let lun = Lun { name, device, block, serial, reservations: String::new() };
+        let lun =
+            Lun { name, device, block, serial, reservations: String::new(), read_only: false };
         let number = actual
             .numbers
             .get(leg)

@@ -1,6 +1,6 @@
 //! `iscsi-backend-health`: the other node's legs here.
 //!
-//! systemd runs `watch` on both storage nodes, with or without a cluster. As
+//! systemd runs `watch` on both storage nodes, with or without a cluster, and `shut-down` behind it. As
 //! `ocf:hasan:iscsi-backend-health` it only reports, and touches no session and no map.
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod pools;
 mod presence;
 mod publish;
 mod said;
+mod shutdown;
 mod standing;
 mod watch;
 
@@ -57,10 +58,11 @@ static AGENT: Agent = Agent {
 };
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("watch") {
-        return watch::main(AGENT.name);
+    match std::env::args().nth(1).as_deref() {
+        Some("watch") => watch::main(AGENT.name),
+        Some("shut-down") => shutdown::main(AGENT.name),
+        _ => ocf::main(&AGENT),
     }
-    ocf::main(&AGENT)
 }
 
 fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {

@@ -19,7 +19,7 @@ pub(crate) const EXPORT: &str = "hasan:export";
 /// Property of the VLAN's dataset: the lowest LUN number that was never given.
 pub(crate) const NEXT: &str = "hasan:next-lun";
 /// All properties that this module reads.
-pub(crate) const PROPERTIES: &str = "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,\
+pub(crate) const PROPERTIES: &str = "type,guid,volmode,readonly,keystatus,receive_resume_token,creation,hasan:lun,\
                                      hasan:serial,hasan:backstore,hasan:gone,hasan:reservations,hasan:export,hasan:next-lun";
 
 /// The digits of a serial that make the NAA name of a LUN (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`).

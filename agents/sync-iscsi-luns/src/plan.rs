@@ -113,18 +113,23 @@ fn kept(config: &Config, actual: &Actual, identities: &Identities) -> BTreeMap<u
             let (device, block) = (backstore.device.clone(), backstore.block.clone());
             let serial = backstore.serial.clone();
             let reservations = String::new();
-            kept.insert(*number, Lun { name, device, block, serial, reservations });
+            kept.insert(
+                *number,
+                Lun { name, device, block, serial, reservations, read_only: false },
+            );
         }
     }
     kept
 }
 
 fn lun(actual: &Actual, identity: &Identity) -> Lun {
+    let zvol = actual.datasets.iter().find(|each| each.name == identity.zvol);
     Lun {
         name: identity.name.clone(),
         device: zfs::zvol_device(&identity.zvol),
         block: actual.blocks.get(&identity.zvol).cloned(),
         serial: identity.serial.clone(),
         reservations: identity.reservations.clone(),
+        read_only: zvol.is_some_and(|zvol| zvol.is("readonly", "on")),
     }
 }

@@ -169,7 +169,8 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
     machine.make_dir(&Path::new(CORE).join(&at.hba))?;
     machine.make_dir(&path)?;
     let device = lun.device.display().to_string();
-    let mode = if is_read_only(machine, lun)? { ",readonly=1" } else { "" };
+    // The kernel opens a device for writing unless it is told not to, and fails where the device is read-only.
+    let mode = if lun.read_only { ",readonly=1" } else { "" };
     let opened = machine
         .write_attribute(&path.join("control"), &format!("udev_path={device}{mode}"))
         .and_then(|()| machine.write_attribute(&path.join("udev_path"), &device))
@@ -186,13 +187,6 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
     // UNMAP: refused by devices that know no discard, which is all right.
     let _ = machine.write_attribute(&path.join("attrib/emulate_tpu"), "1");
     Ok(())
-}
-
-/// The kernel opens a device for writing unless it is told not to, and fails where the zvol has `readonly=on`.
-fn is_read_only(machine: &Machine, lun: &Lun) -> Result<bool, Fault> {
-    let Some(block) = &lun.block else { return Ok(false) };
-    let path = Path::new("/sys/class/block").join(block).join("ro");
-    Ok(machine.read_vanishing(&path)?.as_deref() == Some("1"))
 }
 
 /// Only a backstore that no LUN leads to takes them.

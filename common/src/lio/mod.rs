@@ -150,6 +150,8 @@ pub struct Lun {
     pub serial: String,
     /// Its persistent reservations (`lio::reservations`); empty for none.
     pub reservations: String,
+    /// Whether its device takes no writes. The kernel shows it of a zvol only after somebody has opened that.
+    pub read_only: bool,
 }
 
 /// One change.

@@ -116,7 +116,14 @@ fn backstore(name: &str, device: &Path, enabled: bool) -> Backstore {
 fn lun(name: &str) -> Lun {
     let block = Some(format!("zd-{name}"));
     let (name, device) = (name.to_string(), device(name));
-    Lun { name, device, block, serial: "s".to_string(), reservations: String::new() }
+    Lun {
+        name,
+        device,
+        block,
+        serial: "s".to_string(),
+        reservations: String::new(),
+        read_only: false,
+    }
 }
 
 fn wanted() -> Shell {

@@ -19,7 +19,7 @@ const ROUNDS_OF_CHECK: u32 = 2;
 const TRIES: u32 = 3;
 /// What the agent asks `zfs get` for (its `PROPERTIES`), so that what is left of a sync is its own.
 const ROWS: &str = "name,property,value,source";
-const COLUMNS: &str = "type,guid,volmode,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial,hasan:backstore,\
+const COLUMNS: &str = "type,guid,volmode,readonly,keystatus,receive_resume_token,creation,hasan:lun,hasan:serial,hasan:backstore,\
                        hasan:gone,hasan:reservations,hasan:export,hasan:next-lun";
 
 /// How long things took, seconds of the emulated machine.
