@@ -56,7 +56,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 26] = [
+const MORE: [Check; 27] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -81,6 +81,7 @@ const MORE: [Check; 26] = [
     ("the active node dies while it resilvers", orders::dies_while_resilvering),
     ("the mark outlives the boot of every node", orders::mark_outlives_boots),
     ("the active node is logged out, then shut down", orders::logged_out),
+    ("all nodes are shut down at once", orders::shut_down_at_once),
     ("a storm", storm::rounds),
     ("CTS, the cluster test of Pacemaker", cts::random),
 ];

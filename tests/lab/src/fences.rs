@@ -82,12 +82,11 @@ pub(crate) fn stuck_plug(lab: &Lab) -> Result<()> {
     judge(lab, &writer.stop()?)
 }
 
-/// The same plug; a person pulls the node's cord, and tells the cluster so: the other node takes over. Without that word it does
-/// not, though the node is dark.
+/// The active node is dark, and so is its plug. A person tells the cluster so, and the other node takes over; without that word
+/// it does not.
 pub(crate) fn confirmed(lab: &Lab) -> Result<()> {
     let (dead, survivor, mut writer) = written_to(lab)?;
-    plug::damage(lab, dead, plug::Fault::Stuck)?;
-    machine::kill(lab, dead)?;
+    plug::pull_cord(lab, dead)?;
     stage(&format!("{} is dark, and cannot be fenced", dead.name), || {
         await_failed_fencings(lab, survivor, 2)?;
         check_no_pool(lab, survivor)
@@ -99,7 +98,7 @@ pub(crate) fn confirmed(lab: &Lab) -> Result<()> {
     })?;
     writer.await_more(BLOCKS)?;
     stage(&format!("{} returns, the pool heals", dead.name), || {
-        plug::mend(lab, dead, plug::Fault::Stuck)?;
+        plug::mend(lab, dead, plug::Fault::Dark)?;
         machine::boot(lab, dead)?;
         ssh::await_one(lab, dead)?;
         await_healed(lab, survivor, dead)

@@ -286,6 +286,35 @@ pub(crate) fn logged_out(lab: &Lab) -> Result<()> {
     judge(lab, &writer.stop()?)
 }
 
+/// The mains fails, and a UPS has all nodes shut down at once: each one ends by itself, the active one too, whose mirrors lose
+/// the other halves while the pool is given back. When they are up again the pool is served and whole.
+pub(crate) fn shut_down_at_once(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    let all = [standby, quorum, active];
+    stage("all are shut down at once", || {
+        for node in all {
+            ssh::run(lab, node, "systemctl poweroff --no-block")?;
+        }
+        await_until("all have ended", timers::CLUSTER, || {
+            match all.iter().find(|node| node.has_power(lab)) {
+                None => Ok(()),
+                Some(node) => bail!("{} has power", node.name),
+            }
+        })
+    })?;
+    stage("all are back", || {
+        for node in all {
+            power_up(lab, node)?;
+        }
+        let now = Machine::named(&cluster::await_placed(lab, quorum, None)?)?;
+        await_healed(lab, now, other(now)?)?;
+        await_unmarked(lab, now, now)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
 /// Whether a node bears a mark, as another one knows it. A node without a cluster knows nothing.
 fn is_marked(lab: &Lab, from: &Machine, node: &Machine) -> Result<bool> {
     let said = ssh::run(

@@ -80,6 +80,8 @@ pub(crate) enum Fault {
     Lies,
     /// It takes each command, does nothing, and says so.
     Stuck,
+    /// It has no power itself, and answers nobody.
+    Dark,
 }
 
 fn fault_file(lab: &Lab, machine: &Machine, fault: Fault) -> PathBuf {
@@ -87,6 +89,7 @@ fn fault_file(lab: &Lab, machine: &Machine, fault: Fault) -> PathBuf {
         Fault::StaysOff => "stays-off",
         Fault::Lies => "lies",
         Fault::Stuck => "stuck",
+        Fault::Dark => "dark",
     };
     lab.file(&format!("{}.{name}", machine.name))
 }
@@ -144,6 +147,10 @@ pub(crate) fn serve(lab: &Lab) -> Result<()> {
             scope.spawn(move || {
                 // One after the other, as small devices do.
                 for stream in listener.incoming().flatten() {
+                    if Machine::named(plug.machine).is_ok_and(|of| has(lab, plug, of, Fault::Dark))
+                    {
+                        continue;
+                    }
                     let is_set = stream.set_read_timeout(Some(PATIENCE)).map_err(Into::into);
                     if let Err(error) = is_set.and_then(|()| (plug.converse)(lab, plug, stream)) {
                         eprintln!("{}: {error:#}", plug.machine);
@@ -153,6 +160,17 @@ pub(crate) fn serve(lab: &Lab) -> Result<()> {
         }
     });
     Ok(())
+}
+
+fn has(lab: &Lab, plug: &Plug, machine: &Machine, fault: Fault) -> bool {
+    !plug.is_second && fault_file(lab, machine, fault).exists()
+}
+
+/// A person pulls the cord of a machine, and of its plug.
+pub(crate) fn pull_cord(lab: &Lab, machine: &Machine) -> Result<()> {
+    damage(lab, machine, Fault::Dark)?;
+    machine::kill(lab, machine)?;
+    note(lab, &format!("off {}", machine.name))
 }
 
 /// Whether the relay says that it is on.
@@ -169,7 +187,7 @@ fn is_on(lab: &Lab, plug: &Plug) -> Result<bool> {
 fn switch(lab: &Lab, plug: &Plug, on: bool) -> Result<()> {
     let machine = Machine::named(plug.machine)?;
     let verb = if on { "on" } else { "off" };
-    let has = |fault| !plug.is_second && fault_file(lab, machine, fault).exists();
+    let has = |fault| has(lab, plug, machine, fault);
     if has(Fault::Stuck) {
         return Ok(());
     }
