@@ -305,7 +305,8 @@ pub(crate) fn shut_down_at_once(lab: &Lab) -> Result<()> {
     })?;
     stage("all are back", || {
         for node in all {
-            power_up(lab, node)?;
+            machine::boot(lab, node)?;
+            ssh::await_one(lab, node)?;
         }
         let now = Machine::named(&cluster::await_placed(lab, quorum, None)?)?;
         await_healed(lab, now, other(now)?)?;
