@@ -11,7 +11,12 @@ use crate::ocf::Fault;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Has a file for each leg that was let go by another program than the watch.
+const LET_GO: &str = "/run/hasan/let-go";
+const LOCK: &str = "/run/hasan/let-go.lock";
 
 /// The name of a leg, unique in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,6 +236,8 @@ pub fn exchange_path(machine: &Machine, leg: &Leg, block: &str, sectors: u64) ->
 
 /// Takes a path that came back into use again, and lets I/O wait again when it is lost.
 pub fn reinstate_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(), Fault> {
+    let _lock = lock(machine)?;
+    machine.remove_file(&Path::new(LET_GO).join(leg.name()))?;
     message(machine, leg, &format!("reinstate_path {numbers}"))?;
     let_wait(machine, leg)
 }
@@ -238,6 +245,26 @@ pub fn reinstate_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(),
 /// Sends no I/O by a path any more: it waits.
 pub fn fail_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(), Fault> {
     message(machine, leg, &format!("fail_path {numbers}"))
+}
+
+/// Lets the I/O of a leg fail from now on when it has no path, and tells the watch so: a path that has come back meanwhile would
+/// stay in use, and the next time it is lost nothing would wait for the mark.
+pub fn let_go(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
+    let _lock = lock(machine)?;
+    machine.replace_file(&Path::new(LET_GO).join(leg.name()), "")?;
+    fail_if_no_path(machine, leg)
+}
+
+/// The legs that were let go, and that the watch has not taken into use again since.
+pub fn are_let_go(machine: &Machine) -> Result<BTreeSet<Leg>, Fault> {
+    let names = machine.list(Path::new(LET_GO))?.unwrap_or_default();
+    Ok(names.iter().filter_map(|name| Leg::new(name).ok()).collect())
+}
+
+/// So that of two programs the later one has the last word, in the kernel and in the file.
+fn lock(machine: &Machine) -> Result<File, Fault> {
+    let lock = machine.await_lock(Path::new(LOCK), machine.time_left())?;
+    lock.ok_or_else(|| Fault::generic(format!("another program of hasan holds {LOCK}")))
 }
 
 /// Lets the I/O of a leg without a path fail, so that ZFS goes on without the leg.
@@ -273,7 +300,7 @@ fn message(machine: &Machine, leg: &Leg, text: &str) -> Result<(), Fault> {
 }
 
 /// Lets the I/O of a leg without a path wait again.
-pub fn let_wait(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
+fn let_wait(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
     message(machine, leg, "queue_if_no_path")
 }
 
@@ -289,6 +316,20 @@ pub fn remove(machine: &Machine, map: &Map) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leg_is_known_to_be_let_go_before_it_is_and_until_it_is_to_be_used_again() {
+        let root = std::env::temp_dir().join(format!("hasan-let-go-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let leg = Leg::new("data-b1").unwrap();
+        assert_eq!(are_let_go(&machine), Ok(BTreeSet::new()));
+        // There is no dmsetup, as if it were cut off before it.
+        let_go(&machine, &leg).unwrap_err();
+        assert_eq!(are_let_go(&machine), Ok(BTreeSet::from([leg.clone()])));
+        reinstate_path(&machine, &leg, "8:16").unwrap_err();
+        assert_eq!(are_let_go(&machine), Ok(BTreeSet::new()));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn like_names_have_unlike_naas() {

@@ -56,6 +56,9 @@ impl Watch {
         let still = self.still(&maps);
         let actual = Actual { sessions, maps, still };
         self.memory.forget_refused(&actual, Instant::now());
+        for leg in legs::are_let_go(machine)? {
+            self.memory.in_use.remove(&leg);
+        }
         for step in plan(backend, &actual, &self.memory) {
             match self.apply(machine, backend, &step) {
                 Ok(Then::GoOn) => {}

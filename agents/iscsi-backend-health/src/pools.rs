@@ -200,8 +200,9 @@ impl Pool {
     ) {
         self.news = false;
         let legs = backend.legs.keys().chain(here.into_iter().flatten()).cloned().collect();
-        let pool = name.to_string();
-        let seen = Aside::begin(machine, move |machine| aside::look(machine, &pool, &legs));
+        let (pool, backend) = (name.to_string(), backend.clone());
+        let seen =
+            Aside::begin(machine, move |machine| aside::look(machine, &backend, &pool, &legs));
         self.look = Some(Look { seen, here: here.cloned() });
     }
 
@@ -246,7 +247,7 @@ impl Pool {
             Verdict::Clear | Verdict::Well if self.news => {}
             Verdict::Clear => self.clear(machine, name),
             Verdict::Well if !is_settled => {}
-            Verdict::Well => return self.end(machine, backend, name, &seen.status),
+            Verdict::Well => return self.end(machine, backend, name, seen),
             Verdict::Wait => {}
         }
         Ok(())
@@ -308,24 +309,28 @@ impl Pool {
 
     /// All legs of both nodes have all writes, and the marks go, this node's too: it bears one if it took the pool over
     /// while its legs still missed some. A mark that asks for a scrub outlives the errors that ZFS has counted, and this
-    /// daemon.
+    /// daemon. One stays while a leg of its node may hold the pool as it was.
     fn end(
         &mut self,
         machine: &Machine,
         backend: &Backend,
         name: &str,
-        status: &Status,
+        seen: &Seen,
     ) -> Result<(), Fault> {
         let mark = pacemaker::dirty_mark(name);
         let cib = pacemaker::cib(machine)?;
         let own = pacemaker::own_name(machine)?;
         let marks = [&backend.peer.node, &own].map(|node| (node, cib.attribute(node, &mark)));
         let asks = marks.iter().any(|(_, mark)| mark.is_some_and(mark::asks_for_scrub));
-        if asks && !is_proven(status, self.scrubbed.as_ref()) {
+        if asks && !is_proven(&seen.status, self.scrubbed.as_ref()) {
             self.scrub(machine, name, Errors::new());
             return Ok(());
         }
         for (node, _) in marks.iter().filter(|(_, mark)| mark.is_some()) {
+            if let Some(stray) = stray_of(backend, &seen.strays, *node == &own) {
+                self.said.error(&old_half(name, stray, node));
+                return Ok(());
+            }
             cib.remove(machine, &own, Condition::Owner { pool: name }, node, &mark)?;
             tracing::info!("{name} is well: the mark on {node} is removed");
         }
@@ -351,6 +356,18 @@ fn are_all(backend: &Backend, status: &Status, usable: &BTreeSet<&str>) -> bool 
         legs.any(|leg| leg.name() == *name)
     };
     status.vdevs.iter().map(leg_of).filter(is_leg).all(|leg| usable.contains(leg))
+}
+
+/// A leg of this node, or of the other one, that may hold the pool as it was.
+fn stray_of<'a>(backend: &Backend, strays: &'a BTreeSet<Leg>, own: bool) -> Option<&'a Leg> {
+    strays.iter().find(|leg| backend.peer.legs.contains(leg) != own)
+}
+
+fn old_half(pool: &str, leg: &Leg, node: &str) -> String {
+    format!(
+        "{pool} is well without {leg}, which may hold old data of it: {node} stays marked; bring it here and attach it, or \
+         wipe it (zpool labelclear), or take it out of the configuration"
+    )
 }
 
 /// What a person can do about legs that carry no label of the pool.

@@ -14,7 +14,7 @@ fn pool_seen_well() -> Pool {
     };
     let vdevs = vec![vdev("a1"), vdev("b1")];
     let status = Status { scan: Scan::Other, resilvered: None, vdevs };
-    let seen = Seen { status, foreign: BTreeSet::new() };
+    let seen = Seen { status, foreign: BTreeSet::new(), strays: BTreeSet::new() };
     let machine = Machine::local(Instant::now());
     let seen = Aside::begin(&machine, |_| Ok(seen));
     let well_since = Instant::now().checked_sub(SETTLED);
@@ -137,4 +137,17 @@ fn a_leg_that_is_no_vdev_of_the_pool_is_not_waited_for() {
         let usable: BTreeSet<&str> = usable.into_iter().collect();
         assert_eq!(are_all(&backend, &status, &usable), want, "{usable:?}");
     }
+}
+
+#[test]
+fn a_stray_keeps_the_mark_of_its_own_node() {
+    let leg = |name: &str| Leg::new(name).unwrap();
+    let mut backend = Backend::default();
+    backend.legs.insert(leg("a2"), "/dev/sda".into());
+    backend.peer.legs.push(leg("b2"));
+    let (a2, b2) = (BTreeSet::from([leg("a2")]), BTreeSet::from([leg("b2")]));
+    assert_eq!(stray_of(&backend, &a2, true), Some(&leg("a2")));
+    assert_eq!(stray_of(&backend, &a2, false), None);
+    assert_eq!(stray_of(&backend, &b2, true), None);
+    assert_eq!(stray_of(&backend, &b2, false), Some(&leg("b2")));
 }

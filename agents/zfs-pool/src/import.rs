@@ -4,10 +4,11 @@ use crate::decide::{Decision, Seen};
 use crate::{observe, release};
 use hasan::config::Backend;
 use hasan::flow::Flow;
-use hasan::legs::{self, Leg, Role};
+use hasan::legs::{self, Leg, Map, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Label};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -41,8 +42,10 @@ struct Import<'a> {
     lock: &'a File,
     pool: &'a str,
     backend: &'a Backend,
-    /// The other node's legs for which its I/O would wait if they were lost.
-    waits: Vec<Leg>,
+    /// The other node's legs that carry the pool.
+    carry: BTreeSet<Leg>,
+    /// Those for which its I/O would wait if they were lost; one that was away comes back meanwhile, perhaps.
+    waits: BTreeSet<Leg>,
     flow: Flow,
     has_let_go: bool,
 }
@@ -57,10 +60,20 @@ pub(crate) fn import(
     decision: &Decision,
     options: &Options<'_>,
 ) -> Result<Ended, Fault> {
-    let (pool, mut waits) = (newest.pool.as_str(), backend.peer.legs.clone());
-    waits.retain(|leg| seen.labels.contains_key(leg) || seen.beside.contains(leg));
-    let mut import =
-        Import { machine, lock, pool, backend, waits, flow: Flow::default(), has_let_go: false };
+    let pool = newest.pool.as_str();
+    let of_peer = |leg: &&Leg| backend.peer.legs.contains(leg);
+    let carry: BTreeSet<Leg> = seen.labels.keys().filter(of_peer).cloned().collect();
+    let others = seen.beside.iter().chain(&seen.peer_missing).filter(of_peer);
+    let mut import = Import {
+        machine,
+        lock,
+        pool,
+        backend,
+        waits: carry.iter().chain(others).cloned().collect(),
+        carry,
+        flow: Flow::default(),
+        has_let_go: false,
+    };
     let legs = seen.labels.keys().chain(&seen.beside);
     let mut commands = commands(legs, newest, decision, options).into_iter();
     let result = commands.try_for_each(|(program, arguments)| import.run(program, &arguments));
@@ -141,13 +154,20 @@ impl Import<'_> {
         })
     }
 
-    /// Lets the I/O to legs fail that are lost now, when the cluster has taken the mark that they miss writes from now on.
-    /// They are taken from those that are waited for.
+    /// Lets the I/O to legs fail that are lost now, when the cluster has taken the mark that they miss writes from now on. Of
+    /// those that have no map nothing waits, nor of those that were let go and are not in use again.
     fn let_lost_go(&mut self) -> Result<(), Fault> {
-        let mut lost = self.failing()?;
-        for leg in &self.waits {
-            if observe::is_lost_now(self.machine, self.backend, leg)? {
-                lost.push(leg.clone());
+        let are_let_go = legs::are_let_go(self.machine)?;
+        let mut maps = legs::observe(self.machine)?;
+        maps.retain(|map| {
+            map.role == Role::Remote
+                && self.waits.contains(&map.leg)
+                && !are_let_go.contains(&map.leg)
+        });
+        let mut lost = self.failing(&maps)?;
+        for map in maps {
+            if observe::is_lost_now(self.machine, self.backend, &map.leg)? {
+                lost.insert(map.leg);
             }
         }
         if lost.is_empty() {
@@ -155,27 +175,27 @@ impl Import<'_> {
         }
         release::mark_peer(self.machine, self.pool, &self.backend.peer.node)?;
         for leg in lost {
-            release::let_go(self.machine, self.backend, self.pool, &leg)?;
+            if self.carry.contains(&leg) {
+                legs::let_go(self.machine, &leg)?;
+            } else {
+                release::let_go(self.machine, self.backend, self.pool, &leg)?;
+            }
             tracing::warn!("leg {leg} was lost during the import, and is let go");
-            self.waits.retain(|waiting| *waiting != leg);
             self.has_let_go = true;
         }
         Ok(())
     }
 
     /// The legs that are waited for and whose disk fails I/O, which the watch cannot let fail: no pool is here yet.
-    fn failing(&mut self) -> Result<Vec<Leg>, Fault> {
+    fn failing(&mut self, maps: &[Map]) -> Result<BTreeSet<Leg>, Fault> {
         let now = Instant::now();
-        let mut failing = Vec::new();
-        for map in legs::observe(self.machine)? {
-            if map.role != Role::Remote || !self.waits.contains(&map.leg) {
-                continue;
-            }
+        let mut failing = BTreeSet::new();
+        for map in maps {
             let times = self.flow.stands_still(&map.leg, map.io, now);
             if times.is_some_and(|times| times >= STILL)
                 && legs::has_path_failed(self.machine, &map.leg)?
             {
-                failing.push(map.leg);
+                failing.insert(map.leg.clone());
             }
         }
         Ok(failing)
@@ -199,7 +219,7 @@ mod tests {
             hostname: "host1".to_string(),
             top_guid: 1,
             tops: 1,
-            members: std::collections::BTreeSet::new(),
+            members: BTreeSet::new(),
         };
         let legs = ["data-a1", "data-b1"].map(|name| Leg::new(name).unwrap());
         let said = |decision: Decision, mount, load_keys, failmode| -> Vec<String> {

@@ -18,7 +18,7 @@ pub(crate) fn let_go(
     for other in others_here(machine, backend, pool)? {
         mark_peer(machine, &other, &backend.peer.node)?;
     }
-    legs::fail_if_no_path(machine, leg)
+    legs::let_go(machine, leg)
 }
 
 /// The other pools of the backend that are imported here.
@@ -38,6 +38,11 @@ pub(crate) fn others_here(
 
 /// Has the cluster know that the other node's legs of a pool miss writes from now on.
 pub(crate) fn mark_peer(machine: &Machine, pool: &str, peer: &str) -> Result<(), Fault> {
+    // The watch may mark for the same reason at the same moment, with a time of its own: the second try goes by that.
+    try_mark_peer(machine, pool, peer).or_else(|_| try_mark_peer(machine, pool, peer))
+}
+
+fn try_mark_peer(machine: &Machine, pool: &str, peer: &str) -> Result<(), Fault> {
     let (cib, own) = (pacemaker::cib(machine)?, pacemaker::own_name(machine)?);
     let name = pacemaker::dirty_mark(pool);
     if !mark::lets_other_go(cib.attribute(&own, &name)) {

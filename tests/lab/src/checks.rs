@@ -56,7 +56,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 27] = [
+const MORE: [Check; 28] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -79,6 +79,7 @@ const MORE: [Check; 27] = [
     ("the storage link is cut, then the cluster link", orders::both_links),
     ("the pool moves while it resilvers", orders::moves_while_resilvering),
     ("the active node dies while it resilvers", orders::dies_while_resilvering),
+    ("a leg is detached while it is away", orders::detached),
     ("the mark outlives the boot of every node", orders::mark_outlives_boots),
     ("the active node is logged out, then shut down", orders::logged_out),
     ("all nodes are shut down at once", orders::shut_down_at_once),

@@ -174,6 +174,52 @@ pub(crate) fn moves_while_resilvering(lab: &Lab) -> Result<()> {
     judge_unfenced(lab, writer)
 }
 
+/// The standby is away for long, and an administrator detaches its legs, so that the pool is ONLINE. They come back with the
+/// data of the day they went: the standby stays marked, and does not serve when the active node dies. When they are attached
+/// again all heals.
+pub(crate) fn detached(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    let pairs = if active.name == "storage-a" {
+        ["a1 data-b1", "a2 data-b2"]
+    } else {
+        ["b1 data-a1", "b2 data-a2"]
+    };
+    let first = first_leg(standby);
+    stage("the standby's legs go, and are detached", || {
+        net::connect("stor", standby.id, false)?;
+        await_one_half(lab, active)?;
+        for pair in pairs {
+            let leg = pair.split(' ').next_back().unwrap_or_default();
+            ssh::run(lab, active, &format!("zpool detach san-pool {leg}"))?;
+        }
+        writer.await_more(BLOCKS)
+    })?;
+    stage("they are back", || {
+        net::connect("stor", standby.id, true)?;
+        await_said(lab, active, &format!("leg {first} is back"))?;
+        await_said(lab, active, &format!("well without {first}, which may hold old data"))?;
+        ensure!(is_marked(lab, quorum, standby)?, "{} is not marked", standby.name);
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
+        plug::damage(lab, active, plug::Fault::StaysOff)?;
+        machine::kill(lab, active)?;
+        await_refusal(lab, quorum, standby)?;
+        check_no_pool(lab, standby)
+    })?;
+    stage(&format!("{} is back, and the legs are attached", active.name), || {
+        power_up(lab, active)?;
+        cluster::await_placed(lab, quorum, Some(active.name))?;
+        for pair in pairs {
+            ssh::run(lab, active, &format!("zpool attach -f san-pool data-{pair}"))?;
+        }
+        await_healed(lab, active, standby)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
 /// A resilver is interrupted; in the middle of the second one the active node dies, and the standby has all legs of its own,
 /// with half of what they missed: it does not serve.
 pub(crate) fn dies_while_resilvering(lab: &Lab) -> Result<()> {
