@@ -29,6 +29,8 @@ pub(crate) struct Access {
     pub(crate) credentials: BTreeMap<Who, Credentials>,
     /// What is wrong, a sentence each; the rest holds.
     pub(crate) troubles: Vec<String>,
+    /// Whether the list of initiators may lack some: a line of the file is wrong, or it names nobody.
+    pub(crate) is_doubtful: bool,
 }
 
 impl Access {
@@ -45,6 +47,18 @@ impl Access {
             initiators: tpg.acls.keys().cloned().collect(),
             credentials: tpg.credentials.clone(),
             troubles,
+            is_doubtful: false,
+        }
+    }
+
+    /// Those who get the LUNs now, and whom the list does not name, keep them as they have them.
+    fn keep_others(&mut self, tpg: &Tpg) {
+        for initiator in tpg.acls.keys() {
+            if self.initiators.insert(initiator.clone()) {
+                let who = Who::Initiator(initiator.clone());
+                let there = tpg.credentials.get(&who).cloned();
+                self.credentials.extend(there.map(|some| (who, some)));
+            }
         }
     }
 }
@@ -69,10 +83,13 @@ pub(crate) fn read(machine: &Machine, source: &Source, tpg: u64) -> Result<Acces
             Fault::generic(format!("the file of initiators {} is not there", path.display()))
         })?;
         let (lines, wrong) = parse(&text);
-        access.troubles.extend(wrong.iter().map(|wrong| format!("{}: {wrong}", path.display())));
+        access.is_doubtful = !wrong.is_empty() || lines.is_empty() && source.initiators.is_empty();
+        let nobody = lines.is_empty().then(|| "it names no initiator".to_string());
+        let wrong = wrong.into_iter().chain(nobody);
+        access.troubles.extend(wrong.map(|wrong| format!("{}: {wrong}", path.display())));
         if lines.values().any(Option::is_some) {
             // Passwords are in it: it is read once more, with a look at its mode.
-            machine.read_private(path)?;
+            machine.read_private(path).map_err(|fault| Fault::generic(fault.reason))?;
         }
         access.initiators.extend(lines.keys().cloned());
         own = lines;
@@ -85,9 +102,18 @@ pub(crate) fn read(machine: &Machine, source: &Source, tpg: u64) -> Result<Acces
     Ok(access)
 }
 
-/// As [`read`], but what cannot be read leaves what is there as it is.
+/// As [`read`], but what cannot be read leaves what is there as it is. A list with a wrong line, or that is just being written,
+/// takes the LUNs from nobody who has them.
 pub(crate) fn read_or_keep(machine: &Machine, source: &Source, number: u64, tpg: &Tpg) -> Access {
-    read(machine, source, number).unwrap_or_else(|fault| Access::as_it_is(tpg, vec![fault.reason]))
+    match read(machine, source, number) {
+        Err(fault) => Access::as_it_is(tpg, vec![fault.reason]),
+        Ok(mut access) => {
+            if access.is_doubtful {
+                access.keep_others(tpg);
+            }
+            access
+        }
+    }
 }
 
 fn for_everyone(secrets: Option<Secrets>) -> Result<Access, Fault> {
@@ -135,10 +161,15 @@ fn parse(text: &str) -> (BTreeMap<String, Option<Credentials>>, Vec<String>) {
                 continue;
             }
         };
+        let checked = credentials.as_ref().map_or(Ok(()), Credentials::check);
         if names::iqn(name).is_err() {
             wrong.push(format!("line {number}: does not begin with an iSCSI name"));
-        } else if initiators.insert(name.to_string(), credentials).is_some() {
+        } else if let Err(why) = checked {
+            wrong.push(format!("line {number}: {why}"));
+        } else if initiators.contains_key(name) {
             wrong.push(format!("line {number}: {name} stands here a second time"));
+        } else {
+            initiators.insert(name.to_string(), credentials);
         }
     }
     (initiators, wrong)
@@ -165,6 +196,62 @@ mod tests {
             assert!(wrong.starts_with(start), "{wrong}");
         }
         assert!(!format!("{initiators:?} {wrong:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn a_line_that_stands_there_twice_takes_no_password_away() {
+        let (initiators, wrong) = parse(&format!("{ONE} user hidden\n{ONE}\n"));
+        assert!(initiators[ONE].is_some());
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+    }
+
+    #[test]
+    fn credentials_that_the_kernel_would_misread_are_no_credentials() {
+        let long = "x".repeat(256);
+        for (pairs, want) in [
+            ("user NULLhidden", "the password begins with NULL"),
+            (&*format!("user {long}"), "the password is longer"),
+            ("user hidden NULL answer", "the target's name begins"),
+            ("user hidden other hidden", "must differ"),
+        ] {
+            let (initiators, wrong) = parse(&format!("{ONE} {pairs}\n"));
+            assert!(initiators.is_empty(), "{pairs}");
+            assert!(wrong[0].starts_with("line 1: ") && wrong[0].contains(want), "{wrong:?}");
+            assert!(!wrong[0].contains("hidden"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_with_a_wrong_line_or_none_takes_the_luns_from_nobody() {
+        let root = std::env::temp_dir().join(format!("hasan-doubtful-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let path = PathBuf::from("/acls.conf");
+        let source = Source {
+            everyone: false,
+            initiators: BTreeSet::new(),
+            acl_file: Some(path.clone()),
+            chap_file: None,
+        };
+        let who = |name: &str| Who::Initiator(name.to_string());
+        let pair = parse(&format!("{ONE} user password")).0[ONE].clone().unwrap();
+        let tpg = Tpg {
+            acls: [ONE, TWO].map(|name| (name.to_string(), BTreeMap::new())).into(),
+            credentials: BTreeMap::from([(who(ONE), pair.clone())]),
+            ..Tpg::default()
+        };
+        let keep = |text: &str| {
+            machine.replace_file(&path, text).unwrap();
+            read_or_keep(&machine, &source, 1, &tpg)
+        };
+        for text in [format!("{TWO}\n{ONE} user\n"), "# nobody yet\n".to_string()] {
+            let access = keep(&text);
+            assert_eq!(access.initiators.len(), 2, "{text}");
+            assert_eq!(access.credentials, BTreeMap::from([(who(ONE), pair.clone())]), "{text}");
+            assert_eq!(access.troubles.len(), 1, "{text}");
+        }
+        let access = keep(&format!("{TWO}\n"));
+        assert_eq!((access.initiators.len(), access.troubles.len()), (1, 0));
+        std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

@@ -50,6 +50,31 @@ pub struct Credentials {
     pub mutual: Option<(String, Secret)>,
 }
 
+impl Credentials {
+    /// Whether the kernel would take them as they are, for a reader that has not looked at each value.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence without any of the values.
+    pub fn check(&self) -> Result<(), String> {
+        let mutual = self.mutual.as_ref();
+        for (what, value) in [
+            ("the name", Some(self.user.as_str())),
+            ("the password", Some(self.password.expose())),
+            ("the target's name", mutual.map(|(name, _)| name.as_str())),
+            ("the target's password", mutual.map(|(_, password)| password.expose())),
+        ] {
+            value.map_or(Ok(()), check).map_err(|wrong| format!("{what} {wrong}"))?;
+        }
+        // RFC 7143 section 9.2.1.
+        match mutual {
+            Some((_, password)) if *password == self.password => {
+                Err("the target's password and the initiator's must differ".to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// All credentials of one portal group; never none at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
