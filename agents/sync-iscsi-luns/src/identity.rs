@@ -58,6 +58,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) foreign: &'a BTreeSet<u64>,
     /// Set when the group is at work, and others may be changing it.
     pub(crate) patience: Option<Patience>,
+    /// The zvols that had a LUN after the last start or sync; `None` if that is not known.
+    pub(crate) served: Option<&'a BTreeSet<String>>,
 }
 
 /// Others make and remove LUNs in several steps: a zvol that has just been made, or whose LUN has just gone, is theirs
@@ -183,17 +185,22 @@ fn standing(seen: &Seen<'_>, zvol: &Dataset) -> Standing {
         return Standing::Skip("a receive into it has not ended".to_string());
     }
     match seen.patience {
-        Some(patience) => settle(zvol, patience),
+        Some(patience) => {
+            let was_served = seen.served.is_none_or(|served| served.contains(&zvol.name));
+            settle(zvol, patience, was_served)
+        }
         None => Standing::Serve,
     }
 }
 
-fn settle(zvol: &Dataset, patience: Patience) -> Standing {
+fn settle(zvol: &Dataset, patience: Patience, was_served: bool) -> Standing {
     let seconds = |name: &str| zvol.values.get(name).and_then(|text| text.parse::<u64>().ok());
     let since = match number(zvol) {
         None => seconds("creation").unwrap_or_default(),
         Some(_) => match zvol.own.get(GONE).and_then(|text| text.parse().ok()) {
             Some(since) => since,
+            // Nobody has taken it away: its device came late, or could not be opened.
+            None if !was_served => return Standing::Serve,
             None => {
                 let note = Note::Set(GONE, patience.now.to_string());
                 return Standing::Leave(

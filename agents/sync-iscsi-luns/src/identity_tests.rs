@@ -50,6 +50,7 @@ fn judged(
         live,
         foreign: &foreign,
         patience,
+        served: None,
     };
     identities(&seen)
 }
@@ -108,6 +109,7 @@ fn names_follow_the_rule_or_what_was_adopted() {
         let (live, foreign) = (BTreeMap::new(), BTreeSet::new());
         let of = |datasets: &[Dataset]| {
             let seen = Seen {
+                served: None,
                 root: "p/v",
                 datasets,
                 pool_guid: 7,
@@ -210,6 +212,25 @@ fn what_others_are_at_is_left_to_them_for_a_while() {
     // Served again, it is no longer missed.
     let back = judged(&written(&missed, &result), &live(&[("p/v/a", 0, "s")]), PATIENCE);
     assert!(back.notes["p/v/a"].contains(&Note::Remove(GONE)));
+}
+
+#[test]
+fn a_lun_that_was_never_made_is_made_at_once() {
+    let datasets = [root(&[]), zvol("p/v/a", 10, &[(LUN, "0"), (SERIAL, "s")])];
+    for (served, want) in [(vec!["p/v/a"], 0), (vec!["p/v/b"], 1), (vec![], 1)] {
+        let served = served.into_iter().map(String::from).collect();
+        let seen = Seen {
+            root: "p/v",
+            datasets: &datasets,
+            pool_guid: 7,
+            naming: &Naming::Proxmox,
+            live: &BTreeMap::new(),
+            foreign: &BTreeSet::new(),
+            patience: PATIENCE,
+            served: Some(&served),
+        };
+        assert_eq!(identities(&seen).luns.len(), want, "{served:?}");
+    }
 }
 
 #[test]

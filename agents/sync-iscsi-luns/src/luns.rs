@@ -4,7 +4,7 @@ use crate::Config;
 use crate::access::{self, Access};
 use crate::identity::{Identities, Identity, NEXT, Note, Patience};
 use crate::observe::{
-    self, Actual, blocks, datasets, kept_path, live, observe, observe_again, rows,
+    self, Actual, blocks, datasets, keep_served, kept_path, live, observe, observe_again, rows,
 };
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
@@ -16,10 +16,13 @@ use hasan::ocf::{Fault, Outcome, Rc, Table};
 use hasan::parallel::in_parallel;
 use hasan::zfs;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long the nodes of zvols may take to appear after an import.
+/// How long the nodes of zvols may take to appear after an import, and to be what they say.
 const NODES: Duration = Duration::from_secs(30);
+
+/// Pause between two tries to make what could not be made at a start.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How many zvols get their properties at once: each change waits for a transaction group, which they can share.
 const NOTES_AT_ONCE: usize = 8;
@@ -36,9 +39,17 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     let datasets = datasets(config, &rows(machine, config)?)?;
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
-    let mut actual = observe(machine, config, datasets)?;
+    let begun = Instant::now();
+    let mut actual = observe(machine, config, datasets.clone())?;
     await_nodes(machine, config, &mut actual)?;
-    let Reconciled { identities, left, .. } = reconcile(machine, config, &access, actual, None)?;
+    let mut done = reconcile(machine, config, &access, actual, None)?;
+    // The door opens next: what may still come in a moment is waited for.
+    while done.has_failed && begun.elapsed() < NODES {
+        std::thread::sleep(PAUSE);
+        let actual = observe(machine, config, datasets.clone())?;
+        done = reconcile(machine, config, &access, actual, None)?;
+    }
+    let Reconciled { identities, left, .. } = done;
     tell(&identities, &access);
     if let Some(step) = left.first() {
         return Err(Fault::generic(format!("the LUNs are not complete: left to do: {step}")));
@@ -91,7 +102,7 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
     }
     let mut troubles = access.troubles.clone();
     match reconcile(machine, config, &access, actual, Some(patience(config))) {
-        Ok(Reconciled { identities, left, was_settled }) => {
+        Ok(Reconciled { identities, left, was_settled, .. }) => {
             tell(&identities, &access);
             troubles.extend(identities.skipped.iter().map(|(zvol, why)| format!("{zvol}: {why}")));
             troubles.extend(left.iter().map(|step| format!("left to do: {step}")));
@@ -189,6 +200,8 @@ struct Reconciled {
     left: Vec<Step>,
     /// Whether there was nothing to do, and nothing that waits for its time.
     was_settled: bool,
+    /// Whether a zvol could not be opened, or its link led elsewhere.
+    has_failed: bool,
 }
 
 /// Gives identities, writes them down, makes the LUNs; a zvol that fails is left out.
@@ -204,12 +217,33 @@ fn reconcile(
     write_down(machine, config, &identities)?;
     let kept = kept(&identities);
     machine.replace_file(&kept_path(&config.tpg), &serde_json::json!(kept).to_string())?;
-    let mut steps = plan(config, access, &actual, &identities);
+    let was_skipped = identities.skipped.len();
+    let steps = plan(config, access, &actual, &identities);
     let mut was_settled = steps.is_empty() && identities.are_settled();
+    let left = make(machine, config, access, steps, &mut actual, &mut identities);
+    // Also of what was made before something failed.
+    keep_served(machine, config, &actual)?;
+    let left = left?;
+    let zvols = zfs::zvol_device(&config.dataset);
+    was_settled &=
+        saved::show(machine, &config.tpg, &zvols, actual.tpg.as_ref(), &actual.backstores);
+    let has_failed = identities.skipped.len() > was_skipped;
+    Ok(Reconciled { identities, left, was_settled, has_failed })
+}
+
+/// Makes the LUNs, without the zvols that cannot be opened; what is left to do then.
+fn make(
+    machine: &Machine,
+    config: &Config,
+    access: &Access,
+    mut steps: Vec<Step>,
+    actual: &mut Actual,
+    identities: &mut Identities,
+) -> Result<Vec<Step>, Fault> {
     while !steps.is_empty() {
         let result = lio::apply_all(machine, &steps);
-        actual = observe_again(machine, config, actual)?;
-        steps = plan(config, access, &actual, &identities);
+        observe_again(machine, config, actual)?;
+        steps = plan(config, access, actual, identities);
         let Err(failure) = result else { break };
         let Step::MakeBackstore(_, lun) = &failure.step else { return Err(failure.into()) };
         let is_it = |each: &&Identity| zfs::zvol_device(&each.zvol) == lun.device;
@@ -217,12 +251,9 @@ fn reconcile(
             return Err(failure.into());
         };
         identities.skip(&bad.zvol, failure.fault.reason);
-        steps = plan(config, access, &actual, &identities);
+        steps = plan(config, access, actual, identities);
     }
-    let zvols = zfs::zvol_device(&config.dataset);
-    was_settled &=
-        saved::show(machine, &config.tpg, &zvols, actual.tpg.as_ref(), &actual.backstores);
-    Ok(Reconciled { identities, left: steps, was_settled })
+    Ok(steps)
 }
 
 /// The persistent reservations that the zvols now hold, by serial.

@@ -23,6 +23,8 @@ pub(crate) struct Actual {
     pub(crate) blocks: BTreeMap<String, String>,
     /// The persistent reservations of each serial in the group that has some; `None` where they cannot be read.
     pub(crate) reservations: Reserved,
+    /// The zvols that had a LUN after the last start or sync; `None` if that is not known.
+    pub(crate) served: Option<BTreeSet<String>>,
 }
 
 /// The VLAN's dataset and all below it, as rows. It asks ZFS, which may take its time: nothing is locked meanwhile.
@@ -50,6 +52,7 @@ pub(crate) fn observe(
     forget_wrong(machine, &backstores, &mut blocks)?;
     Ok(Actual {
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
+        served: served(machine, &config.tpg)?,
         tpg,
         backstores,
         blocks,
@@ -62,10 +65,10 @@ pub(crate) fn observe(
 pub(crate) fn observe_again(
     machine: &Machine,
     config: &Config,
-    before: Actual,
-) -> Result<Actual, Fault> {
-    let (tpg, backstores) = lio::observe(machine, &config.tpg)?;
-    Ok(Actual { tpg, backstores, ..before })
+    actual: &mut Actual,
+) -> Result<(), Fault> {
+    (actual.tpg, actual.backstores) = lio::observe(machine, &config.tpg)?;
+    Ok(())
 }
 
 /// Serials of new zvols are made of it.
@@ -113,6 +116,27 @@ pub(crate) fn reservations(
 /// of what is.
 pub(crate) fn kept_path(name: &TpgName) -> PathBuf {
     Path::new("/run/hasan").join(format!("reservations.{}.{}.json", name.iqn, name.tag))
+}
+
+/// Which zvols had a LUN at the end of the last start or sync: a LUN that is missing was taken away by somebody, or was never
+/// made. A record of what was done, not of what is.
+fn served_path(name: &TpgName) -> PathBuf {
+    Path::new("/run/hasan").join(format!("served.{}.{}.json", name.iqn, name.tag))
+}
+
+fn served(machine: &Machine, name: &TpgName) -> Result<Option<BTreeSet<String>>, Fault> {
+    let text = machine.read(&served_path(name))?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// Writes that record.
+pub(crate) fn keep_served(
+    machine: &Machine,
+    config: &Config,
+    actual: &Actual,
+) -> Result<(), Fault> {
+    let zvols: BTreeSet<String> = live(actual).into_keys().collect();
+    machine.replace_file(&served_path(&config.tpg), &serde_json::json!(zvols).to_string())
 }
 
 /// The persistent reservations that initiators have changed since the last sync, by serial; empty for one that is gone.

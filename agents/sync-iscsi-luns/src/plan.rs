@@ -31,6 +31,7 @@ pub(crate) fn identities(
             .map(|(number, _)| *number)
             .collect(),
         patience,
+        served: actual.served.as_ref(),
     })
 }
 
