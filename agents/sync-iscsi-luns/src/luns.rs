@@ -159,7 +159,9 @@ pub(crate) fn explain(machine: &Machine, config: &Config) -> Result<Table, Fault
     }
     for (zvol, why) in identities.skipped.iter().chain(&identities.left) {
         let none = || "-".to_string();
-        rows.push(vec![zvol.clone(), none(), none(), none(), format!("not served: {why}")]);
+        // One that is to go is held up while another zvol lacks its device.
+        let state = if live.contains_key(zvol) { "still served" } else { "not served" };
+        rows.push(vec![zvol.clone(), none(), none(), none(), format!("{state}: {why}")]);
     }
     rows.sort();
     let steps =

@@ -4,7 +4,7 @@ use crate::Config;
 use crate::access::Access;
 use crate::identity::{self, Identities, Identity, Patience, Seen};
 use crate::observe::{Actual, is_leftover, live};
-use hasan::lio::{self, BackstoreName, Lun, Shell, Step};
+use hasan::lio::{self, Backstore, BackstoreName, Lun, Shell, Step};
 use hasan::zfs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,15 +59,26 @@ pub(crate) fn plan(
             _ => None,
         })
         .collect();
-    let by_name = lio::by_name(&actual.backstores);
-    let shown = actual.tpg.iter().flat_map(|tpg| &tpg.luns);
-    for (_, at) in shown.filter(|(number, _)| removed.contains(number)) {
-        let Some(backstore) = at.as_ref().and_then(|at| by_name.get(at)) else { continue };
-        let is_served = shell.luns.values().any(|lun| backstore.serves(lun));
-        if is_leftover(config, backstore) && !is_served {
-            steps.push(Step::RemoveBackstore(backstore.at.clone()));
-        }
+    let mut stays = BTreeSet::new();
+    let mut goes = BTreeSet::new();
+    for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
+        if removed.contains(number) { &mut goes } else { &mut stays }.extend(at);
     }
+    // One of ours that no LUN leads to: a sync was cut off behind the LUN, or failed at another zvol.
+    let is_done_with = |each: &&Backstore| goes.contains(&each.at) || each.is_of_hasan();
+    let is_served = |each: &&Backstore| shell.luns.values().any(|lun| each.serves(lun));
+    let backstores: Vec<Step> = actual
+        .backstores
+        .iter()
+        .filter(|each| each.enabled && is_leftover(config, each) && !stays.contains(&each.at))
+        .filter(is_done_with)
+        .filter(|each| !is_served(each))
+        .map(|each| Step::RemoveBackstore(each.at.clone()))
+        .collect();
+    // Before anything that may fail.
+    let behind = steps.iter().rposition(|step| matches!(step, Step::RemoveLun(..)));
+    let behind = behind.map_or(0, |at| at + 1);
+    steps.splice(behind..behind, backstores);
     steps
 }
 
@@ -93,13 +104,15 @@ fn shell(config: &Config, access: &Access, actual: &Actual, identities: &Identit
 }
 
 /// LUNs that stay as they are: those that somebody has put into the group over something else; and all, while a zvol lacks its
-/// device, whose LUN may be the one that seems to have lost its zvol: it was renamed, and udev is behind.
+/// device, whose LUN may be the one that seems to have lost its zvol: it was renamed, and udev is behind. One that has none for
+/// a reason of its own holds up nothing.
 fn kept(config: &Config, actual: &Actual, identities: &Identities) -> BTreeMap<u64, Lun> {
     let luns = &identities.luns;
     let is_behind = actual.datasets.iter().any(|zvol| {
         zvol.is("type", "volume")
             && !zvol.is("volmode", "none")
             && !zvol.is("keystatus", "unavailable")
+            && !zvol.values.contains_key("receive_resume_token")
             && !actual.blocks.contains_key(&zvol.name)
     });
     let mut kept = BTreeMap::new();
@@ -132,5 +145,76 @@ fn lun(actual: &Actual, identity: &Identity) -> Lun {
         serial: identity.serial.clone(),
         reservations: identity.reservations.clone(),
         read_only: zvol.is_some_and(|zvol| zvol.is("readonly", "on")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Source;
+    use crate::identity::Naming;
+    use hasan::lio::{Tpg, TpgName};
+
+    fn at(hba: u32, name: &str) -> BackstoreName {
+        BackstoreName { hba: format!("iblock_{hba}"), name: name.to_string() }
+    }
+
+    /// A backstore over a zvol of the VLAN, by its name.
+    fn store(hba: u32, name: &str) -> Backstore {
+        Backstore {
+            at: at(hba, name),
+            device: format!("/dev/zvol/p/v/{name}").into(),
+            block: Some(format!("zd-{name}")),
+            enabled: true,
+            serial: String::new(),
+        }
+    }
+
+    /// What is planned of backstores where no zvol is to be served and these LUNs are there.
+    fn backstores_removed(luns: &[(u64, BackstoreName)], backstores: Vec<Backstore>) -> Vec<Step> {
+        let access = Source {
+            everyone: true,
+            initiators: BTreeSet::new(),
+            acl_file: None,
+            chap_file: None,
+        };
+        let config = Config {
+            tpg: TpgName { iqn: "iqn.2025-01.lab.home:a".to_string(), tag: 1 },
+            dataset: "p/v".to_string(),
+            naming: Naming::Proxmox,
+            settle: 60,
+            access,
+        };
+        let luns = luns.iter().map(|(number, at)| (*number, Some(at.clone()))).collect();
+        let actual = Actual {
+            tpg: Some(Tpg { luns, ..Tpg::default() }),
+            backstores,
+            datasets: Vec::new(),
+            pool_guid: 0,
+            blocks: BTreeMap::new(),
+            reservations: BTreeMap::new(),
+            served: None,
+        };
+        let steps = plan(&config, &Access::default(), &actual, &Identities::default());
+        let is_of_lun = |step: &&Step| {
+            matches!(step, Step::RemoveLun(..) | Step::RemoveBackstore(..) | Step::MakeBackstore(..))
+        };
+        steps.iter().filter(is_of_lun).cloned().collect()
+    }
+
+    #[test]
+    fn a_backstore_goes_behind_its_lun_and_also_where_that_is_gone_already() {
+        let tpg = TpgName { iqn: "iqn.2025-01.lab.home:a".to_string(), tag: 1 };
+        let both = [store(100_000, "a"), store(100_001, "b")];
+        let want = [
+            Step::RemoveLun(tpg, 3),
+            Step::RemoveBackstore(at(100_000, "a")),
+            Step::RemoveBackstore(at(100_001, "b")),
+        ];
+        assert_eq!(backstores_removed(&[(3, at(100_000, "a"))], both.to_vec()), want);
+        assert_eq!(backstores_removed(&[], both.to_vec()), want[1..]);
+        // Somebody else makes a LUN in several steps; and another dataset's zvols are none of ours.
+        let elsewhere = Backstore { device: "/dev/zvol/p/w/c".into(), ..store(100_002, "c") };
+        assert_eq!(backstores_removed(&[], vec![store(7, "a"), elsewhere]), []);
     }
 }

@@ -112,8 +112,13 @@ impl Backstore {
 
     /// Whether it is one of ours that was cut off before its device was open.
     pub fn is_half_made(&self) -> bool {
+        !self.enabled && self.is_of_hasan()
+    }
+
+    /// Whether it was made by this project's programs: it lies in one of their folders.
+    pub fn is_of_hasan(&self) -> bool {
         let number = self.at.hba.strip_prefix("iblock_").and_then(|number| number.parse().ok());
-        !self.enabled && number.is_some_and(|number: u32| number >= FIRST_HBA)
+        number.is_some_and(|number: u32| number >= FIRST_HBA)
     }
 }
 
