@@ -78,7 +78,7 @@ pub fn dataset(value: &str) -> Result<(), String> {
     let mut parts = value.split('/');
     pool(parts.next().unwrap_or_default())
         .map_err(|_| "is not the name of a dataset like san-pool/iscsi".to_string())?;
-    if parts.any(|part| part.is_empty() || !part.bytes().all(is_zfs)) {
+    if parts.any(|part| ["", ".", ".."].contains(&part) || !part.bytes().all(is_zfs)) {
         return Err("is not the name of a dataset like san-pool/iscsi".to_string());
     }
     Ok(())
@@ -141,7 +141,7 @@ mod tests {
             (
                 dataset,
                 &["san-pool/iscsi/hypervisor", "tank"],
-                &["", "tank/", "tank//a", "tank/a@s"],
+                &["", "tank/", "tank//a", "tank/a@s", "tank/.", "tank/../a"],
             ),
             (plain, &["data-a1", "data-a-a"], &["", "-a", "a/b", "a b", &"x".repeat(37)]),
             (absolute_path, &["/dev/vdb"], &["vdb", "/dev/a,b"]),

@@ -124,7 +124,8 @@ fn served_path(name: &TpgName) -> PathBuf {
     Path::new("/run/hasan").join(format!("served.{}.{}.json", name.iqn, name.tag))
 }
 
-fn served(machine: &Machine, name: &TpgName) -> Result<Option<BTreeSet<String>>, Fault> {
+/// Reads that record.
+pub(crate) fn served(machine: &Machine, name: &TpgName) -> Result<Option<BTreeSet<String>>, Fault> {
     let text = machine.read(&served_path(name))?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }

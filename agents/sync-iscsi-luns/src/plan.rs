@@ -172,12 +172,8 @@ mod tests {
 
     /// What is planned of backstores where no zvol is to be served and these LUNs are there.
     fn backstores_removed(luns: &[(u64, BackstoreName)], backstores: Vec<Backstore>) -> Vec<Step> {
-        let access = Source {
-            everyone: true,
-            initiators: BTreeSet::new(),
-            acl_file: None,
-            chap_file: None,
-        };
+        let access =
+            Source { everyone: true, initiators: BTreeSet::new(), acl_file: None, chap_file: None };
         let config = Config {
             tpg: TpgName { iqn: "iqn.2025-01.lab.home:a".to_string(), tag: 1 },
             dataset: "p/v".to_string(),
@@ -197,7 +193,10 @@ mod tests {
         };
         let steps = plan(&config, &Access::default(), &actual, &Identities::default());
         let is_of_lun = |step: &&Step| {
-            matches!(step, Step::RemoveLun(..) | Step::RemoveBackstore(..) | Step::MakeBackstore(..))
+            matches!(
+                step,
+                Step::RemoveLun(..) | Step::RemoveBackstore(..) | Step::MakeBackstore(..)
+            )
         };
         steps.iter().filter(is_of_lun).cloned().collect()
     }

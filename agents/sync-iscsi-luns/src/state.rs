@@ -1,12 +1,18 @@
 //! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
 
-use crate::identity::RESERVATIONS;
-use crate::observe::changed_reservations;
+use crate::identity::{LUN, NAME, RESERVATIONS, SERIAL};
+use crate::observe::{changed_reservations, served};
 use crate::saved;
 use hasan::lio::{self, Backstore, Step, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc};
 use hasan::zfs;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a stop may write down what others have made: it is worth less than the stop.
+const WRITE: Duration = Duration::from_secs(15);
 
 pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome {
     let _lock = lio::lock(machine)?;
@@ -16,6 +22,9 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     }
     let zvols = zfs::zvol_device(dataset);
     let blocks = zfs::zvol_links(machine, &zvols)?;
+    if let Err(fault) = save_identities(&machine.with_time(WRITE), name, &blocks) {
+        tracing::warn!("{}", fault.reason);
+    }
     // A backstore that was cut off before its device was open has no device to know it by.
     let is_ours = |each: &Backstore| {
         each.device.starts_with(&zvols)
@@ -53,6 +62,47 @@ fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
         };
     }
     Ok(())
+}
+
+/// LUNs that somebody has made since the last sync are the same ones on the other node: it would give them other serials.
+fn save_identities(
+    machine: &Machine,
+    name: &TpgName,
+    blocks: &BTreeMap<String, PathBuf>,
+) -> Result<(), Fault> {
+    let Some(served) = served(machine, name)? else { return Ok(()) };
+    let (tpg, backstores) = lio::observe(machine, name)?;
+    for (zvol, number, backstore) in shown(tpg.as_ref(), &backstores, blocks) {
+        if !served.contains(&zvol) {
+            let (serial, name) = (&backstore.serial, &backstore.at.name);
+            let values =
+                [format!("{LUN}={number}"), format!("{SERIAL}={serial}"), format!("{NAME}={name}")];
+            machine.run(
+                "zfs",
+                &[&["set"], &values.each_ref().map(String::as_str)[..], &[&zvol]].concat(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The zvols that the group shows, each with its number and its backstore.
+fn shown<'a>(
+    tpg: Option<&Tpg>,
+    backstores: &'a [Backstore],
+    blocks: &BTreeMap<String, PathBuf>,
+) -> Vec<(String, u64, &'a Backstore)> {
+    let by_name = lio::by_name(backstores);
+    let luns = tpg.into_iter().flat_map(|tpg| &tpg.luns);
+    let zvol_of = |backstore: &Backstore| -> Option<String> {
+        let device: &Path = blocks.get(backstore.block.as_ref()?)?;
+        zfs::zvol_of(device)
+    };
+    luns.filter_map(|(number, at)| {
+        let backstore = *by_name.get(at.as_ref()?)?;
+        Some((zvol_of(backstore)?, *number, backstore))
+    })
+    .collect()
 }
 
 pub(crate) fn state(
@@ -113,6 +163,20 @@ mod tests {
     fn store(enabled: bool) -> Backstore {
         let device = "/dev/zvol/p/v/vm-1".into();
         Backstore { at: at(), device, block: None, enabled, serial: String::new() }
+    }
+
+    #[test]
+    fn a_lun_is_known_by_the_device_that_is_open() {
+        let tpg = Tpg { luns: BTreeMap::from([(3, Some(at())), (4, None)]), ..Tpg::default() };
+        let links = BTreeMap::from([("zd16".to_string(), PathBuf::from("/dev/zvol/p/v/vm+1"))]);
+        let of = |block: Option<&str>| {
+            let store = Backstore { block: block.map(str::to_string), ..store(true) };
+            let shown = shown(Some(&tpg), std::slice::from_ref(&store), &links);
+            shown.into_iter().map(|(zvol, number, _)| (zvol, number)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Some("zd16")), [("p/v/vm 1".to_string(), 3)]);
+        assert_eq!(of(Some("zd32")), []);
+        assert_eq!(of(None), []);
     }
 
     #[test]

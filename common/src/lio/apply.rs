@@ -175,6 +175,8 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
         .write_attribute(&path.join("control"), &format!("udev_path={device}{mode}"))
         .and_then(|()| machine.write_attribute(&path.join("udev_path"), &device))
         .and_then(|()| machine.write_attribute(&path.join("wwn/vpd_unit_serial"), &lun.serial))
+        // Before it is open: one that was cut off here is made anew, and one that is open has all of them.
+        .and_then(|()| restore_reservations(machine, &path, lun))
         .and_then(|()| machine.write_attribute(&path.join("enable"), "1"))
         // udev's link can be behind. The device is open by now, and to open it once more costs nothing.
         .and_then(|()| zfs::check_device(machine, &lun.device));
@@ -183,13 +185,12 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
         let _ = remove_backstore(machine, at);
         return Err(fault);
     }
-    restore_reservations(machine, &path, lun)?;
     // UNMAP: refused by devices that know no discard, which is all right.
     let _ = machine.write_attribute(&path.join("attrib/emulate_tpu"), "1");
     Ok(())
 }
 
-/// Only a backstore that no LUN leads to takes them.
+/// Only a backstore that no LUN leads to takes them (`target_core_configfs.c`, `target_pr_res_aptpl_metadata_store`).
 fn restore_reservations(machine: &Machine, backstore: &Path, lun: &Lun) -> Result<(), Fault> {
     reservations::put_file(machine, &lun.serial, &lun.reservations)?;
     for registration in reservations::registrations(&lun.reservations) {

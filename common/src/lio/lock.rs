@@ -21,6 +21,7 @@ pub struct Lock {
 
 /// Waits until no other program of ours changes the tree, and a moment for targetcli.
 pub fn lock(machine: &Machine) -> Result<Lock, Fault> {
+    machine.tell("wait for another program of hasan");
     let ours = machine
         .await_lock(Path::new(OURS), machine.time_left())?
         .ok_or_else(|| Fault::generic(format!("another program of hasan holds {OURS}")))?;

@@ -3,8 +3,8 @@
 //!
 //! No program runs longer than the machine's deadline. Reads are of /proc, /sys and configfs
 //! attributes, which answer from memory; what can block (programs, and writes that make the kernel
-//! open a device or wait for one) happens in start and stop, which run in a worker process under
-//! the same deadline (`ocf::supervise`).
+//! open a device or wait for one) happens in start, stop and reload, which run in a worker process under
+//! the same deadline (`ocf::supervise`), and in a deep monitor's sync, which Pacemaker's own timeout ends.
 
 mod private;
 mod program;

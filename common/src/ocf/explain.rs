@@ -35,6 +35,7 @@ pub(super) fn main(agent: &Agent, arguments: &[String]) -> ExitCode {
         return refuse(agent, &Fault::new(Rc::Arguments, reason));
     }
     let mut all = Vec::new();
+    let mut refused = None;
     for (name, values) in explained {
         let Some(explain) = agent.explain else { continue };
         match explain(&machine, &values) {
@@ -42,10 +43,17 @@ pub(super) fn main(agent: &Agent, arguments: &[String]) -> ExitCode {
             Ok(table) => {
                 print(&to_text(&name, &table));
             }
-            Err(fault) => return refuse(agent, &fault),
+            // The others are explained all the same: this one was deleted, perhaps, since the node has booted.
+            Err(fault) => {
+                let fault_of = Fault::new(fault.rc, format!("{name}: {}", fault.reason));
+                refused = Some(refuse(agent, &fault_of));
+                all.push(json!({ "resource": name, "error": fault.reason }));
+            }
         }
     }
-    if is_json { print(&format!("{:#}\n", Value::Array(all))) } else { ExitCode::SUCCESS }
+    let printed =
+        if is_json { print(&format!("{:#}\n", Value::Array(all))) } else { ExitCode::SUCCESS };
+    refused.unwrap_or(printed)
 }
 
 fn resources(agent: &Agent, machine: &Machine) -> Result<Vec<(String, Values)>, Fault> {

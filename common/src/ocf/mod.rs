@@ -107,7 +107,7 @@ impl Action {
     }
 }
 
-/// The second argument that marks the process which does the work of a start or stop, below the one
+/// The second argument that marks the process which does the work of a start, stop or reload, below the one
 /// that watches the time.
 const WORKER: &str = "--worker";
 
@@ -136,10 +136,10 @@ pub fn main(agent: &Agent) -> ExitCode {
         return exit_code(&report(agent, action, &machine.telling_steps(), &environment));
     }
     let outcome = match action {
-        Action::Start | Action::Stop => supervise::run(agent, action, &machine),
-        Action::Monitor | Action::ValidateAll | Action::ReloadAgent => {
-            report(agent, action, &machine, &environment)
+        Action::Start | Action::Stop | Action::ReloadAgent => {
+            supervise::run(agent, action, &machine)
         }
+        Action::Monitor | Action::ValidateAll => report(agent, action, &machine, &environment),
     };
     exit_code(&outcome)
 }
@@ -165,12 +165,7 @@ fn perform(
     let instance = environment.get("OCF_RESOURCE_INSTANCE").map_or(agent.name, String::as_str);
     match action {
         Action::ValidateAll => (agent.run)(machine, action, &Values::strict(agent, environment)?),
-        Action::ReloadAgent => {
-            let values = Values::strict(agent, environment)?;
-            record::save(machine, agent, instance, &values)?;
-            (agent.run)(machine, action, &values)
-        }
-        Action::Start => {
+        Action::Start | Action::ReloadAgent => {
             let values = Values::strict(agent, environment)?;
             record::save(machine, agent, instance, &values)?;
             (agent.run)(machine, action, &values)

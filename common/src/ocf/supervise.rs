@@ -1,4 +1,4 @@
-//! Start and stop run in a worker process, so that a call that blocks in the kernel (an export, a
+//! Start, stop and reload run in a worker process, so that a call that blocks in the kernel (an export, a
 //! configfs write) cannot keep this agent from giving its reason before Pacemaker kills it.
 
 use super::{Action, Agent, Fault, Outcome, Rc, WORKER};
