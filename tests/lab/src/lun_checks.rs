@@ -155,11 +155,28 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     ensure!(!stripped.contains("/dev/zvol/"), "stripped, the saved file is {stripped}");
     ensure!(sync(&here, 60)?.code == 0, "a sync after the file was stripped");
 
-    // Its LUNs survive a stop and a start, with their numbers, names and serials; also one that no sync has seen yet.
+    // One more, which no sync has seen yet.
     here.run(&format!("zfs create -s -V 64M {DATASET}/vm-104-disk-0"))?;
     zvol_exists(&here, "vm-104-disk-0")?;
     cli(&format!("/backstores/block create name=theirs dev=/dev/zvol/{DATASET}/vm-104-disk-0"))?;
     cli(&format!("{target} create /backstores/block/theirs"))?;
+    survive_a_move(lab, &here)?;
+    for name in [name, "theirs"] {
+        let is_there = here.run(&format!("ls -d /sys/kernel/config/target/core/*/{name}"));
+        ensure!(is_there.is_ok(), "the name {name} has changed");
+    }
+
+    // It deletes for good.
+    cli(&format!("{target} delete lun2"))?;
+    cli(&format!("/backstores/block delete {name}"))?;
+    here.run(&format!("zfs destroy -r {DATASET}/vm-103-disk-0"))?;
+    ensure!(sync(&here, 60)?.code == 0, "a sync after a delete");
+    ensure!(served(&here)?.lines().count() == 3, "a deleted LUN is there");
+    cluster::luns_of_client(lab).map(|_| ())
+}
+
+/// The LUNs go, and come back with their numbers and serials.
+fn survive_a_move(lab: &Lab, here: &Hand<'_>) -> Result<()> {
     let (agent, environment) = CLIENT_SIDE[1];
     let before = client_sees(lab)?;
     here.free_pool()?;
@@ -175,20 +192,7 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
         let after = client_sees(lab)?;
         if after == before { Ok(()) } else { bail!("{before} before, {after} now") }
     })?;
-    ensure!(
-        here.run(&format!("ls -d /sys/kernel/config/target/core/*/{name}")).is_ok(),
-        "a name has changed"
-    );
-
-    here.run("ls -d /sys/kernel/config/target/core/*/theirs")?;
-
-    // It deletes for good.
-    cli(&format!("{target} delete lun2"))?;
-    cli(&format!("/backstores/block delete {name}"))?;
-    here.run(&format!("zfs destroy -r {DATASET}/vm-103-disk-0"))?;
-    ensure!(sync(&here, 60)?.code == 0, "a sync after a delete");
-    ensure!(served(&here)?.lines().count() == 3, "a deleted LUN is there");
-    cluster::luns_of_client(lab).map(|_| ())
+    Ok(())
 }
 
 const RESTORE: &str = "rtslib-fb-targetctl";
