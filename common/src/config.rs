@@ -99,11 +99,18 @@ fn build(mut pairs: BTreeMap<String, String>) -> Result<Backend, String> {
     let mut legs = BTreeMap::new();
     for key in leg_keys {
         let device = pairs.remove(&key).unwrap_or_default();
-        let leg = Leg::new(key.trim_start_matches("leg."))
+        let leg = Leg::new(key.strip_prefix("leg.").unwrap_or_default())
             .map_err(|wrong| format!("the key {key:?}: {wrong}"))?;
         names::absolute_path(&device)
             .map_err(|wrong| format!("the key {key:?}: {device:?} {wrong}"))?;
-        legs.insert(leg, PathBuf::from(device));
+        let device = PathBuf::from(device);
+        if let Some((other, _)) = legs.iter().find(|(_, known)| **known == device) {
+            return Err(format!(
+                "the key {key:?}: {} is the leg {other} already",
+                device.display()
+            ));
+        }
+        legs.insert(leg, device);
     }
     if legs.is_empty() {
         return Err("no leg is named: a line like \"leg.data-a1 = /dev/disk/…\"".to_string());
@@ -186,6 +193,7 @@ mod tests {
             ),
             ("leg.data-a2=/dev/vdc", "leg.data/a2=/dev/vdc", "\"leg.data/a2\""),
             ("leg.data-a2=/dev/vdc", "leg.data-a2=vdc", "\"vdc\" is not an absolute path"),
+            ("leg.data-a2=/dev/vdc", "leg.data-a2=/dev/vdb", "/dev/vdb is the leg data-a1 already"),
             ("# storage-a", "storage-a", "line 1: \"storage-a\""),
             ("# storage-a", "colour = red", "\"colour\" is unknown"),
             (

@@ -70,13 +70,15 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
     let block = block_of(&device).ok_or_else(absent)?;
     let folder = Path::new("/sys/class/block").join(block);
     let sectors = legs::sectors(machine, &folder)?.ok_or_else(absent)?;
-    for role in [Role::Local, Role::Export] {
+    // The one that the target holds first: where it cannot go, the leg stays whole over the old disk.
+    for role in [Role::Export, Role::Local] {
         match of_leg(role) {
             Some(map) if map.slaves.contains(block) => continue,
             // The disk was exchanged. A map in use is not removed: on this node a pool is on the disk that went.
             Some(map) => legs::remove(machine, map).map_err(|fault| {
                 Fault::generic(format!(
-                    "its map lies over a disk that went, not over {}, and is in use; move the pool away first: {}",
+                    "its map lies over a disk that went, not over {}, and is in use; without the pool here: systemctl restart \
+                     hasan-backend-export: {}",
                     disk.display(),
                     fault.reason
                 ))
@@ -127,8 +129,13 @@ fn steps_up(
     Ok(lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))
 }
 
-/// Whether the target is there and the other node may not use it.
+/// Whether the other node may not use this one's legs: the target does not let it in, or will not when it is there.
 pub fn is_peer_shut_out(machine: &Machine, backend: &Backend) -> bool {
+    machine.exists(Path::new(PEER_IS_OUT)) || is_kept_out(machine, backend)
+}
+
+/// Whether the target is there and does not let the other node in.
+fn is_kept_out(machine: &Machine, backend: &Backend) -> bool {
     lio::lets_in(machine, &group(backend), &backend.peer.initiator) == Some(false)
 }
 
@@ -143,7 +150,7 @@ pub fn shut_out_peer(machine: &Machine, backend: &Backend) -> Result<(), Fault> 
     leg_luns::keep(machine, &actual.numbers)?;
     let shell = shell(machine, backend, &actual)?;
     lio::apply_all(machine, &lio::shell_up(&shell, actual.tpg.as_ref(), &actual.backstores))?;
-    if is_peer_shut_out(machine, backend) {
+    if is_kept_out(machine, backend) {
         return Ok(());
     }
     Err(Fault::generic(format!(
@@ -157,6 +164,9 @@ pub fn let_peer_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     let _lock = lio::lock(machine)?;
     machine.remove_file(Path::new(PEER_IS_OUT))?;
     let actual = observe(machine, backend)?;
+    if actual.tpg.is_none() {
+        return Ok(());
+    }
     leg_luns::keep(machine, &actual.numbers)?;
     let credentials = backend.credentials(machine, &backend.peer.initiator)?;
     Ok(lio::apply_all(machine, &steps_up(machine, backend, &actual, credentials)?)?)

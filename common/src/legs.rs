@@ -267,9 +267,14 @@ fn lock(machine: &Machine) -> Result<File, Fault> {
     lock.ok_or_else(|| Fault::generic(format!("another program of hasan holds {LOCK}")))
 }
 
-/// Lets the I/O of a leg without a path fail, so that ZFS goes on without the leg.
+/// Lets the I/O of a leg without a path fail, so that ZFS goes on without the leg. A map takes no message while it is suspended
+/// (`dm-mpath.c`, `multipath_message`), as an exchange of its path that was cut off leaves it.
 pub fn fail_if_no_path(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
-    message(machine, leg, "fail_if_no_path")
+    let text = "fail_if_no_path";
+    message(machine, leg, text).or_else(|_| {
+        machine.run("dmsetup", &["resume", leg.name()])?;
+        message(machine, leg, text)
+    })
 }
 
 /// Whether dm-multipath has given up the path of a remote leg: each error that comes from the target is one of the path to it.
@@ -369,6 +374,7 @@ mod tests {
             target: "iqn.2025-01.lab.home:b".to_string(),
             state: SessionState::LoggedIn,
             recovery_timeout: "5".to_string(),
+            noop: crate::iscsi::NOOP.map(String::from),
             disks: vec![
                 disk("sda", DiskState::Running),
                 disk("sdb", DiskState::Blocked),

@@ -38,7 +38,8 @@ pub(crate) fn look(
     Ok(Seen { status, foreign, strays })
 }
 
-fn status(machine: &Machine, pool: &str) -> Result<Status, Fault> {
+/// The pool's vdevs, their states and errors.
+pub(crate) fn status(machine: &Machine, pool: &str) -> Result<Status, Fault> {
     zfs::parse_status(&machine.run("zpool", &["status", "-p", pool])?)
 }
 

@@ -95,14 +95,13 @@ impl Watch {
         match step {
             Step::Login => return self.login(machine, backend),
             Step::SetRecoveryTimeout(session) => iscsi::set_recovery_timeout(machine, session)?,
-            Step::MakeMap(leg, disk) => {
-                legs::make_remote(machine, leg, &disk.block, disk.sectors)?;
-                self.arrived(leg, "is here");
-            }
-            Step::ExchangePath(leg, disk) => {
-                legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
-                self.arrived(leg, "is here under another device");
-            }
+            Step::OtherNoop([interval, timeout]) => self.said.error(&format!(
+                "the session with {0} was not made by hasan: a lost link would be noticed late (asked each {interval} s, for \
+                 {timeout} s); when the pool is elsewhere: iscsiadm -m node -T {0} --logout",
+                backend.peer.iqn
+            )),
+            Step::MakeMap(leg, disk) => self.make_map(machine, leg, disk)?,
+            Step::ExchangePath(leg, disk) => self.exchange_path(machine, leg, disk)?,
             Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk)?,
             Step::RetryPath(leg, disk) => {
                 tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
@@ -135,10 +134,24 @@ impl Watch {
         result
     }
 
-    /// A disk that is another leg's, or smaller than it was, is for the next pass, which sees it so.
+    fn make_map(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
+        if is_as_it_was(machine, disk)? {
+            legs::make_remote(machine, leg, &disk.block, disk.sectors)?;
+            self.arrived(leg, "is here");
+        }
+        Ok(())
+    }
+
+    fn exchange_path(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
+        if is_as_it_was(machine, disk)? {
+            legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
+            self.arrived(leg, "is here under another device");
+        }
+        Ok(())
+    }
+
     fn reinstate(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
-        let is_as_it_was = |now: &Disk| now.serial == disk.serial && now.sectors >= disk.sectors;
-        if !iscsi::reread(machine, disk)?.as_ref().is_some_and(is_as_it_was) {
+        if !is_as_it_was(machine, disk)? {
             return Ok(());
         }
         // An exchange of the path that was cut off leaves a map that knows this disk and does not use it.
@@ -210,13 +223,25 @@ impl Watch {
         notify(ALIVE);
         let patient = machine.with_time(CLUSTER);
         self.pools.mark_for_release(&patient, backend)?;
+        // One that cannot be let go holds up no other one.
         for leg in lost {
-            legs::fail_if_no_path(&patient, leg)?;
-            self.memory.released.insert(leg.clone());
-            tracing::warn!("leg {leg} is let go; the pool goes on without it");
+            match legs::fail_if_no_path(&patient, leg) {
+                Ok(()) => {
+                    self.memory.released.insert(leg.clone());
+                    tracing::warn!("leg {leg} is let go; the pool goes on without it");
+                }
+                Err(fault) => self.said.error(&fault.reason),
+            }
         }
         Ok(())
     }
+}
+
+/// Whether the disk is what it seems to be: a session that comes back may carry another one behind the same number. A disk that
+/// is another leg's, or smaller than it was, is for the next pass, which sees it so.
+fn is_as_it_was(machine: &Machine, disk: &Disk) -> Result<bool, Fault> {
+    let now = iscsi::reread(machine, disk)?;
+    Ok(now.is_some_and(|now| now.serial == disk.serial && now.sectors >= disk.sectors))
 }
 
 fn log_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {

@@ -49,6 +49,9 @@ pub(crate) enum Step {
     Login,
     /// Set the recovery timeout of a session.
     SetRecoveryTimeout(String),
+    /// Somebody else has made the session, and it is asked for signs of life otherwise: after so many seconds, and for so many.
+    /// That can't be changed while it lasts.
+    OtherNoop([String; 2]),
     /// Make the map of a leg that arrived.
     MakeMap(Leg, Disk),
     /// The leg's LUN came back as another device.
@@ -76,6 +79,10 @@ pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<S
         let is_other = session.recovery_timeout != iscsi::RECOVERY_TIMEOUT;
         if session.state == SessionState::LoggedIn && is_other {
             steps.push(Step::SetRecoveryTimeout(session.name.clone()));
+        }
+        let is_known = session.noop.iter().all(|seconds| !seconds.is_empty());
+        if session.state == SessionState::LoggedIn && is_known && session.noop != iscsi::NOOP {
+            steps.push(Step::OtherNoop(session.noop.clone()));
         }
     }
     let mut lost = Vec::new();
@@ -173,6 +180,7 @@ mod tests {
             target: String::new(),
             state: SessionState::LoggedIn,
             recovery_timeout: "5".to_string(),
+            noop: iscsi::NOOP.map(String::from),
             disks,
         }
     }
@@ -306,9 +314,11 @@ mod tests {
         let foreign = Disk { serial: "data-b1".to_string(), ..disk("sda", DiskState::Running) };
         let mut session = session(vec![foreign]);
         session.recovery_timeout = "120".to_string();
+        session.noop = ["0", "0"].map(String::from);
         let actual = Actual { sessions: vec![session], ..Actual::default() };
         let session = || "session1".to_string();
-        let want = vec![Step::SetRecoveryTimeout(session()), Step::Scan(session())];
+        let other = Step::OtherNoop(["0", "0"].map(String::from));
+        let want = vec![Step::SetRecoveryTimeout(session()), other, Step::Scan(session())];
         assert_eq!(plan(&backend(), &actual, &Memory::default()), want);
     }
 }

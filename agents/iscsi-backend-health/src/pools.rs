@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_secs(3);
 /// writes as ONLINE, and no scan.
 const SETTLED: Duration = Duration::from_secs(30);
 
+/// How long ZFS may take to say how this node's legs are, while a lost leg of the other one holds I/O up.
+const OWN: Duration = Duration::from_secs(20);
+
 /// What is kept of all pools.
 #[derive(Default)]
 pub(crate) struct Care {
@@ -66,14 +69,18 @@ struct Look {
 
 impl Care {
     /// Marks the other node for every pool that is imported here, so that its legs may be let go; returns when the cluster
-    /// has taken all of it.
+    /// has taken all of it. While a leg of this node has missed writes, or may have, nothing is let go: those of the other node
+    /// have them.
     pub(crate) fn mark_for_release(
         &mut self,
         machine: &Machine,
         backend: &Backend,
     ) -> Result<(), Fault> {
+        let has_news = self.has_news(machine)?;
         for (name, _) in imported(machine, backend)? {
-            let pool = self.pools.entry(name.clone()).or_default();
+            let pool = self.pools.entry(name.clone()).or_insert_with(Pool::arrived);
+            pool.news |= has_news;
+            pool.mark_own(machine, backend, &name)?;
             pool.disbelieve();
             pool.marks.mark_for_release(machine, &name, &backend.peer.node)?;
         }
@@ -99,13 +106,15 @@ impl Care {
         let here = self.presence.is_stable(Instant::now()).then_some(here);
         let is_due = self.last_look.is_none_or(|last| last.elapsed() >= LOOK);
         for (name, state) in imported {
-            let pool = self.pools.entry(name.clone()).or_default();
+            let pool = self.pools.entry(name.clone()).or_insert_with(Pool::arrived);
             pool.news |= has_news;
             pool.unwell |= has_news || state == PoolState::Degraded;
+            // A suspended pool is looked at, so that its marks are right, and left as it is.
+            let here = here.filter(|_| state.is_usable());
             if let Err(fault) = pool.attend(machine, backend, &name, here) {
                 pool.said.error(&fault.reason);
             }
-            if is_due && state.is_usable() && pool.needs_look(here) {
+            if is_due && pool.needs_look(here) {
                 self.last_look = Some(Instant::now());
                 pool.begin_look(machine, backend, &name, here);
             }
@@ -148,6 +157,28 @@ fn is_news(line: &str) -> bool {
 }
 
 impl Pool {
+    /// One that has just come, or that the watch has just found: nobody knows what it was told of it.
+    fn arrived() -> Pool {
+        Pool { news: true, unwell: true, ..Pool::default() }
+    }
+
+    /// Marks this node if a leg of its own has missed writes. ZFS has told of that before it acknowledged the first one; what it
+    /// has told since the last look is looked at first.
+    fn mark_own(&mut self, machine: &Machine, backend: &Backend, name: &str) -> Result<(), Fault> {
+        if !self.news && self.look.is_none() {
+            return Ok(());
+        }
+        let pool = name.to_string();
+        let status = Aside::begin(machine, move |machine| aside::status(machine, &pool));
+        let silent = || {
+            Fault::generic(format!(
+                "ZFS does not say whether the legs of this node have all writes of {name}: its I/O goes on waiting"
+            ))
+        };
+        let status = status.result_within(OWN).ok_or_else(silent)??;
+        self.mark(machine, backend, name, &status)
+    }
+
     /// What was seen of the pool, and what a look will see that has begun, is not true any more.
     fn disbelieve(&mut self) {
         self.look = None;
@@ -174,7 +205,8 @@ impl Pool {
         };
         let began_with = self.look.take().and_then(|look| look.here);
         let seen = result.inspect_err(|_| self.news = true)?;
-        self.mark(machine, backend, name, &seen.status)?;
+        // What could not be marked is looked at again.
+        self.mark(machine, backend, name, &seen.status).inspect_err(|_| self.news = true)?;
         // After the marks, which cannot wait.
         self.publish_progress(machine, name, &seen.status);
         match here {

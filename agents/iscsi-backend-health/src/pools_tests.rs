@@ -90,6 +90,18 @@ fn a_look_is_not_believed_when_a_leg_is_let_go_meanwhile() {
 }
 
 #[test]
+fn what_zfs_has_told_is_looked_at_before_a_leg_is_let_go() {
+    // No program is here: whoever asks ZFS fails.
+    let machine = Machine::recorded(Path::new("/nonexistent"));
+    let mark = |pool: &mut Pool| pool.mark_own(&machine, &Backend::default(), "p");
+    assert_eq!(mark(&mut Pool::default()), Ok(()));
+    for mut pool in [Pool::arrived(), pool_seen_well()] {
+        let fault = mark(&mut pool).unwrap_err();
+        assert!(fault.reason.contains("zpool"), "{}", fault.reason);
+    }
+}
+
+#[test]
 fn a_pool_that_has_left_is_forgotten() {
     let machine = Machine::recorded(Path::new("/nonexistent"));
     let mut care = Care::default();

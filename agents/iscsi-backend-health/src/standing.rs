@@ -53,8 +53,8 @@ impl Standing {
         if (self.fresh.is_some() && has_session) || !self.publish.is_over() {
             return Ok(());
         }
-        // A daemon that is started anew beside a pool changes nothing: the node is what it was.
-        if !imported(machine, backend)?.is_empty() {
+        // A daemon that is started anew beside a pool, or beside one that is to come, changes nothing: the node is what it was.
+        if !imported(machine, backend)?.is_empty() || is_importing(machine, backend)? {
             return Ok(());
         }
         let result = self.publish_now(machine);
@@ -98,6 +98,16 @@ impl Standing {
         self.peer.begin(PAUSE);
         result.map(|is_let_in| !is_let_in)
     }
+}
+
+/// Whether a pool is about to be here, which the kernel does not show yet.
+fn is_importing(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
+    for pool in &backend.pools {
+        if machine.is_locked(&zfs::import_lock(pool))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Lets the other node in if it is proven not to be the one that was taken for dead; returns whether it did.

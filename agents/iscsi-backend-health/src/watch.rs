@@ -47,5 +47,5 @@ fn watch() -> Result<std::convert::Infallible, Fault> {
 
 /// Whether a daemon holds the lock.
 pub(crate) fn is_running(machine: &Machine) -> Result<bool, Fault> {
-    Ok(machine.try_lock(Path::new(LOCK))?.is_none())
+    machine.is_locked(Path::new(LOCK))
 }

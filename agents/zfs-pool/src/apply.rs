@@ -92,7 +92,7 @@ pub(crate) fn shut_out_peer(
     backend: &Backend,
     seen: &Seen,
 ) -> Result<(), Fault> {
-    if seen.cluster.peer == NodeState::Online || export::is_peer_shut_out(machine, backend) {
+    if seen.cluster.peer == NodeState::Online {
         return Ok(());
     }
     export::shut_out_peer(machine, backend)

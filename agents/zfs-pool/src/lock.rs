@@ -5,22 +5,15 @@
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::processes;
+use hasan::zfs::import_lock as path;
 use std::fs::File;
-use std::path::PathBuf;
 
 /// The programs that an import runs under the lock.
 const IMPORTERS: [&str; 2] = ["zpool", "zhack"];
 
-fn path(pool: &str) -> PathBuf {
-    PathBuf::from(format!("/run/hasan/zfs-pool.{pool}.lock"))
-}
-
-/// Whether an import of the pool is under way. Makes nothing.
+/// Whether an import of the pool is under way.
 pub(crate) fn is_held(machine: &Machine, pool: &str) -> Result<bool, Fault> {
-    if !machine.exists(&path(pool)) {
-        return Ok(false);
-    }
-    Ok(machine.try_lock(&path(pool))?.is_none())
+    machine.is_locked(&path(pool))
 }
 
 /// Takes the lock; waits for an import that is under way, as long as the machine's deadline allows.

@@ -9,6 +9,7 @@ use crate::ocf::Fault;
 use std::path::{Path, PathBuf};
 
 const SESSIONS: &str = "/sys/class/iscsi_session";
+const CONNECTIONS: &str = "/sys/class/iscsi_connection";
 
 /// A session of this node's initiator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub struct Session {
     pub state: SessionState,
     /// Seconds until a lost session's disks fail their I/O.
     pub recovery_timeout: String,
+    /// Seconds of silence after which it is asked for a sign of life, and seconds that one may take; empty while it has no
+    /// connection.
+    pub noop: [String; 2],
     /// The disks that came with it.
     pub disks: Vec<Disk>,
 }
@@ -68,18 +72,31 @@ pub fn observe(machine: &Machine, target: &str) -> Result<Vec<Session>, Fault> {
     for name in machine.list(Path::new(SESSIONS))?.unwrap_or_default() {
         let folder = Path::new(SESSIONS).join(&name);
         // A session that is being torn down loses its attributes first: then it is not there.
-        let Some(its_target) = machine.read(&folder.join("targetname"))? else { continue };
+        let Some(its_target) = machine.read_vanishing(&folder.join("targetname"))? else {
+            continue;
+        };
         if its_target != target {
             continue;
         }
-        let Some(state) = machine.read(&folder.join("state"))? else { continue };
+        let Some(state) = machine.read_vanishing(&folder.join("state"))? else { continue };
         let state = session_state(&state)
             .ok_or_else(|| Fault::generic(format!("{name} has the unknown state {state:?}")))?;
-        let recovery_timeout = machine.read(&folder.join("recovery_tmo"))?.unwrap_or_default();
+        let recovery_timeout =
+            machine.read_vanishing(&folder.join("recovery_tmo"))?.unwrap_or_default();
+        let noop = noop(machine, &name)?;
         let disks = disks(machine, &folder.join("device"))?;
-        sessions.push(Session { name, target: its_target, state, recovery_timeout, disks });
+        sessions.push(Session { name, target: its_target, state, recovery_timeout, noop, disks });
     }
     Ok(sessions)
+}
+
+/// Of its first connection, the only one that open-iscsi makes.
+fn noop(machine: &Machine, session: &str) -> Result<[String; 2], Fault> {
+    let connection = session.replace("session", "connection");
+    let folder = Path::new(CONNECTIONS).join(format!("{connection}:0"));
+    let read =
+        |name: &str| machine.read_vanishing(&folder.join(name)).map(Option::unwrap_or_default);
+    Ok([read("recv_tmo")?, read("ping_tmo")?])
 }
 
 fn session_state(text: &str) -> Option<SessionState> {
@@ -112,10 +129,10 @@ fn disk(machine: &Machine, device: &Path) -> Result<Option<Disk>, Fault> {
     let Some(block) = blocks.into_iter().next() else { return Ok(None) };
     let folder: PathBuf = device.join("block").join(&block);
     let (Some(numbers), Some(sectors), Some(page), Some(state)) = (
-        machine.read(&folder.join("dev"))?,
+        machine.read_vanishing(&folder.join("dev"))?,
         legs::sectors(machine, &folder)?,
         machine.read_bytes(&device.join("vpd_pg80"))?,
-        machine.read(&device.join("state"))?,
+        machine.read_vanishing(&device.join("state"))?,
     ) else {
         return Ok(None);
     };
@@ -150,12 +167,14 @@ fn serial(page: &[u8]) -> String {
 /// Timeouts of a backend session, seconds: a leg that is lost is known to be lost after about 4 s
 /// (ping 2 s, answer 2 s), and its disk fails 5 s later.
 pub const RECOVERY_TIMEOUT: &str = "5";
+/// The same of a sign of life: after so much silence, and within so much.
+pub const NOOP: [&str; 2] = ["2", "2"];
 const SETTINGS: [(&str, &str); 6] = [
     // The watch logs in itself; the distribution's own login at boot would race with it.
     ("node.startup", "manual"),
     ("node.session.timeo.replacement_timeout", RECOVERY_TIMEOUT),
-    ("node.conn[0].timeo.noop_out_interval", "2"),
-    ("node.conn[0].timeo.noop_out_timeout", "2"),
+    ("node.conn[0].timeo.noop_out_interval", NOOP[0]),
+    ("node.conn[0].timeo.noop_out_timeout", NOOP[1]),
     ("node.conn[0].timeo.login_timeout", "10"),
     ("node.session.initial_login_retry_max", "1"),
 ];

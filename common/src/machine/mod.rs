@@ -335,6 +335,22 @@ impl Machine {
         }
     }
 
+    /// Whether another process holds the lock. Who looks is in nobody's way who looks, too. Makes nothing.
+    pub fn is_locked(&self, path: &Path) -> Result<bool, Fault> {
+        let cannot = |error: io::Error| {
+            Fault::generic(format!("cannot look at the lock {}: {error}", path.display()))
+        };
+        match File::open(self.full(path)) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(cannot(error)),
+            },
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(cannot(error)),
+        }
+    }
+
     /// As [`Machine::try_lock`]; waits for another process, at most so long and never beyond the deadline.
     pub fn await_lock(&self, path: &Path, at_most: Duration) -> Result<Option<File>, Fault> {
         let mut lock = None;

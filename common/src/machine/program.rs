@@ -132,8 +132,9 @@ impl Machine {
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         let Some(status) = self.await_child(&mut child).map_err(cannot)? else {
-            // A child that hangs in the kernel survives this; it is not waited for.
+            // A child that hangs in the kernel survives this; only a thread waits for it, so that a daemon keeps no zombies.
             let _ = child.kill();
+            std::thread::spawn(move || child.wait());
             let command = format!("{program} {}", arguments.join(" "));
             return Err(Fault::generic(format!("{command:?} did not end in time")));
         };

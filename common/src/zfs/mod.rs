@@ -250,6 +250,11 @@ pub fn check_device(machine: &Machine, device: &Path) -> Result<(), Fault> {
     }
 }
 
+/// The lock that is held while a pool is being imported: until that ends the kernel shows no pool, and yet one may appear.
+pub fn import_lock(pool: &str) -> PathBuf {
+    PathBuf::from(format!("/run/hasan/zfs-pool.{pool}.lock"))
+}
+
 /// The zvols whose links are below a folder of /dev/zvol, partitions too: the kernel's name (`zd16`) and the link.
 pub fn zvol_links(machine: &Machine, folder: &Path) -> Result<BTreeMap<String, PathBuf>, Fault> {
     let mut links = BTreeMap::new();

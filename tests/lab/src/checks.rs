@@ -56,7 +56,7 @@ const FAULTS: [Check; 7] = [
 ];
 
 /// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 28] = [
+const MORE: [Check; 29] = [
     ("planned failover and back", scenarios::planned),
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
@@ -76,6 +76,7 @@ const MORE: [Check; 28] = [
     ("the link is cut, and the active node dies some time", faults::random),
     ("a disk of the standby fails I/O", orders::disk_fails),
     ("a disk of the active node fails I/O", orders::own_disk_fails),
+    ("a disk of the active node fails, then the storage link", orders::own_disk_and_link),
     ("the storage link is cut, then the cluster link", orders::both_links),
     ("the pool moves while it resilvers", orders::moves_while_resilvering),
     ("the active node dies while it resilvers", orders::dies_while_resilvering),

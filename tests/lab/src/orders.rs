@@ -68,18 +68,67 @@ pub(crate) fn disk_fails(lab: &Lab) -> Result<()> {
     judge(lab, &writer.stop()?)
 }
 
-/// A disk of the active node fails all I/O, also of its label. The pool goes on with the other leg, and moves.
-pub(crate) fn own_disk_fails(lab: &Lab) -> Result<()> {
-    let (active, standby, mut writer) = written_to(lab)?;
-    let leg = first_leg(active);
+/// A disk of a node fails all I/O from now on, also of its label, until the node boots.
+fn fail_disk(lab: &Lab, node: &Machine) -> Result<()> {
+    let leg = first_leg(node);
     let fail = format!(
         "set -e; for map in {leg} {leg}-export; do
              dmsetup load $map --table \"0 $(blockdev --getsz /dev/mapper/$map) error\"
              dmsetup suspend --noflush --nolockfs $map; dmsetup resume $map
          done"
     );
+    ssh::run(lab, node, &fail).map(|_| ())
+}
+
+/// A disk of the active node fails, and the storage link goes before its watch knows of the disk. Only the standby has all
+/// writes: its legs are not let go, the active node is marked instead, and when that one dies the standby serves.
+pub(crate) fn own_disk_and_link(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    let signal = |name: &str| {
+        let kill = format!("systemctl kill --signal={name} hasan-backend-watch");
+        ssh::run(lab, active, &kill).map(|_| ())
+    };
+    stage("a disk of the active node fails, its watch stands still", || {
+        signal("STOP")?;
+        fail_disk(lab, active)?;
+        await_one_half(lab, active)?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage("the storage link is cut, nothing is let go", || {
+        net::connect("stor", standby.id, false)?;
+        await_until("the session is lost", timers::CLUSTER, || {
+            ssh::run(lab, active, "grep FREE /sys/class/iscsi_session/*/state").map(|_| ())
+        })?;
+        let acknowledged = writer.acks().count;
+        signal("CONT")?;
+        await_said(lab, active, "which are lost: the I/O of san-pool goes on waiting")?;
+        let more = writer.acks().count - acknowledged;
+        ensure!(more == 0, "{more} blocks were acknowledged with half of the legs of one node");
+        ensure!(is_marked(lab, quorum, active)?, "{} is not marked", active.name);
+        ensure!(!is_marked(lab, quorum, standby)?, "{} is marked", standby.name);
+        Ok(())
+    })?;
+    stage(&format!("{} dies, {} serves", active.name, standby.name), || {
+        plug::damage(lab, active, plug::Fault::StaysOff)?;
+        machine::kill(lab, active)?;
+        cluster::await_placed(lab, quorum, Some(standby.name))?;
+        writer.await_more(BLOCKS)
+    })?;
+    stage(&format!("{} and the link are back", active.name), || {
+        net::connect("stor", standby.id, true)?;
+        power_up(lab, active)?;
+        await_healed(lab, standby, active)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// A disk of the active node fails all I/O, also of its label. The pool goes on with the other leg, and moves.
+pub(crate) fn own_disk_fails(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
     stage("a disk of the active node fails I/O", || {
-        ssh::run(lab, active, &fail)?;
+        fail_disk(lab, active)?;
         await_one_half(lab, active)?;
         writer.await_more(BLOCKS)
     })?;
