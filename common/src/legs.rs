@@ -213,6 +213,7 @@ pub fn make_linear(
 /// Makes the map of a remote leg over one path: while the path is lost, its I/O waits.
 pub fn make_remote(machine: &Machine, leg: &Leg, block: &str, sectors: u64) -> Result<(), Fault> {
     let uuid = format!("{}{leg}", Role::Remote.prefix());
+    let _lock = take_up(machine, leg)?;
     create(machine, leg.name(), &uuid, &remote_table(block, sectors))
 }
 
@@ -229,6 +230,7 @@ fn remote_table(block: &str, sectors: u64) -> String {
 
 /// Puts another path under the map of a remote leg. I/O that waits in the map goes on there.
 pub fn exchange_path(machine: &Machine, leg: &Leg, block: &str, sectors: u64) -> Result<(), Fault> {
+    let _lock = take_up(machine, leg)?;
     machine.run("dmsetup", &["load", leg.name(), "--table", &remote_table(block, sectors)])?;
     machine.run("dmsetup", &["suspend", "--noflush", "--nolockfs", leg.name()])?;
     machine.run("dmsetup", &["resume", leg.name()]).map(|_| ())
@@ -236,8 +238,7 @@ pub fn exchange_path(machine: &Machine, leg: &Leg, block: &str, sectors: u64) ->
 
 /// Takes a path that came back into use again, and lets I/O wait again when it is lost.
 pub fn reinstate_path(machine: &Machine, leg: &Leg, numbers: &str) -> Result<(), Fault> {
-    let _lock = lock(machine)?;
-    machine.remove_file(&Path::new(LET_GO).join(leg.name()))?;
+    let _lock = take_up(machine, leg)?;
     message(machine, leg, &format!("reinstate_path {numbers}"))?;
     let_wait(machine, leg)
 }
@@ -259,6 +260,13 @@ pub fn let_go(machine: &Machine, leg: &Leg) -> Result<(), Fault> {
 pub fn are_let_go(machine: &Machine) -> Result<BTreeSet<Leg>, Fault> {
     let names = machine.list(Path::new(LET_GO))?.unwrap_or_default();
     Ok(names.iter().filter_map(|name| Leg::new(name).ok()).collect())
+}
+
+/// From now on the leg is not one that was let go: its I/O waits again when its path is lost. The lock is held until that is so.
+fn take_up(machine: &Machine, leg: &Leg) -> Result<File, Fault> {
+    let lock = lock(machine)?;
+    machine.remove_file(&Path::new(LET_GO).join(leg.name()))?;
+    Ok(lock)
 }
 
 /// So that of two programs the later one has the last word, in the kernel and in the file.

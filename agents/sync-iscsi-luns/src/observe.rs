@@ -77,11 +77,7 @@ fn pool_guid(machine: &Machine, config: &Config, datasets: &[Dataset]) -> Result
     if !datasets.iter().any(is_new) {
         return Ok(0);
     }
-    let guid = machine.run("zpool", &["get", "-Hp", "-o", "value", "guid", config.pool()])?;
-    let guid = guid.trim();
-    guid.parse().map_err(|_| {
-        Fault::generic(format!("the pool {:?} has the strange guid {guid:?}", config.pool()))
-    })
+    zfs::pool_guid(machine, config.pool())
 }
 
 /// The persistent reservations of the group's LUNs, by serial.

@@ -99,7 +99,8 @@ pub(crate) fn shut_out_peer(
 }
 
 /// A map whose I/O waits, for want of a path, would stop the import for ever. Somebody's look at it may wait there, too, and
-/// would hold it: so it fails first. While another pool is here the map may be that pool's, and stays.
+/// would hold it: so it fails first. And one that only fails I/O would stop a reclaim (`zhack.c` forgives legs that cannot be
+/// opened). While another pool is here the map may be that pool's: then it is in use, and stays.
 pub(crate) fn remove_dead_maps(
     machine: &Machine,
     pool: &str,
@@ -110,8 +111,10 @@ pub(crate) fn remove_dead_maps(
     for map in legs::observe(machine)? {
         if map.role == Role::Remote && seen.peer_missing.contains(&map.leg) {
             release::let_go(machine, backend, pool, &map.leg)?;
-            if is_alone {
-                legs::remove(machine, &map)?;
+            match legs::remove(machine, &map) {
+                Err(fault) if is_alone => return Err(fault),
+                Err(fault) => tracing::info!("{}: it is another pool's", fault.reason),
+                Ok(()) => {}
             }
         }
     }

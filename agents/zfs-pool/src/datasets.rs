@@ -28,17 +28,22 @@ pub(crate) fn open(machine: &Machine, pool: &str, options: &Options<'_>) -> Resu
     await_nodes(machine, pool)
 }
 
-/// Mounts what the import would have mounted, parents first.
+/// Mounts and shares what the import would have mounted and shared, parents first.
 fn mount(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let properties = "canmount,mountpoint,keystatus,mounted";
+    let properties = "canmount,mountpoint,keystatus,mounted,sharenfs,sharesmb";
     for dataset in zfs::datasets(machine, pool, "filesystem", properties)? {
         let wanted = dataset.is("canmount", "on")
             && dataset.is("mounted", "no")
             && !dataset.is("mountpoint", "none")
             && !dataset.is("mountpoint", "legacy")
             && !dataset.is("keystatus", "unavailable");
-        if wanted {
-            log_failure(machine.run("zfs", &["mount", &dataset.name]));
+        if !wanted {
+            continue;
+        }
+        log_failure(machine.run("zfs", &["mount", &dataset.name]));
+        // Unlike an import, `zfs mount` does not share.
+        if !(dataset.is("sharenfs", "off") && dataset.is("sharesmb", "off")) {
+            log_failure(machine.run("zfs", &["share", &dataset.name]));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::{DEGRADED_IS_OK, lock, start};
 use hasan::machine::Machine;
 use hasan::ocf::{self, Fault, Outcome, Rc, Values};
-use hasan::pacemaker::{self, Owner};
+use hasan::pacemaker::{self, Change, Cib, Condition, Owner};
 use hasan::zfs::{self, PoolState};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ const CHECKED: &str = "hasan:checked";
 const DETAILS: Duration = Duration::from_secs(10);
 
 pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome {
-    let Some(state) = zfs::settled_pool_state(machine, pool)? else { return absent(machine, pool) };
+    let Some(state) = zfs::settled_pool_state(machine, pool, zfs::BETWEEN)? else {
+        return absent(machine, pool);
+    };
     if !state.is_usable() {
         return Err(unusable(pool, &state));
     }
@@ -23,18 +25,27 @@ pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome
         write_and_sync(machine, pool)?;
     }
     // The kernel's word for the pool can lag behind that for its vdevs, on ZFS 2.3 by minutes: a deep look asks for both.
-    if values.is_set(&DEGRADED_IS_OK) || !is_deep && state == PoolState::Online {
+    let may_be_degraded = values.is_set(&DEGRADED_IS_OK);
+    if !may_be_degraded && (is_deep || state != PoolState::Online) {
+        check_vdevs(machine, pool, &state)?;
+    }
+    if !is_deep {
         return Ok(Rc::Success);
     }
+    is_recorded(machine, pool)?;
+    can_take_over(machine, values)
+}
+
+/// All vdevs of a pool that works are well.
+fn check_vdevs(machine: &Machine, pool: &str, state: &PoolState) -> Result<(), Fault> {
     // A pool that is known to work does not fail for want of words: while a leg's I/O waits, so does "zpool status".
     let unwell = unwell(machine, pool).map_err(|fault| {
         let state = state.word();
         let reason = format!("the pool {pool} is {state}, no more is known, {}", fault.reason);
         Fault::new(Rc::Degraded, reason)
     })?;
-    if unwell.is_empty() && state == PoolState::Online {
-        is_recorded(machine, pool)?;
-        return can_take_over(machine, values);
+    if unwell.is_empty() && *state == PoolState::Online {
+        return Ok(());
     }
     Err(Fault::new(Rc::Degraded, format!("the pool {pool} is DEGRADED: {unwell}")))
 }
@@ -44,19 +55,40 @@ pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome
 fn is_recorded(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let brief = machine.with_time(DETAILS.min(machine.time_left() / 2));
     let ask = || -> Result<_, Fault> {
-        Ok((pacemaker::cib(&brief)?.owner(pool)?, pacemaker::own_name(&brief)?))
+        let cib = pacemaker::cib(&brief)?;
+        Ok((cib.owner(pool)?, cib, pacemaker::own_name(&brief)?))
     };
-    let (record, own) = match ask() {
+    let (record, cib, own) = match ask() {
         Ok(known) => known,
         Err(fault) => {
             tracing::warn!("who has the pool {pool} by the cluster's record: {}", fault.reason);
             return Ok(());
         }
     };
-    match record {
-        Some(record) if record.node == own => Ok(()),
-        record => Err(Fault::new(Rc::Degraded, not_recorded(pool, &own, record.as_ref()))),
+    let Some(record) = record.as_ref().filter(|record| record.node == own) else {
+        return Err(Fault::new(Rc::Degraded, not_recorded(pool, &own, record.as_ref())));
+    };
+    if let Err(fault) = record_cut(&brief, pool, record, &cib) {
+        tracing::warn!("the record of who has the pool {pool}: {}", fault.reason);
     }
+    Ok(())
+}
+
+/// A fencing that this node has come back from proves nothing of it any more: the record has to know of it.
+fn record_cut(machine: &Machine, pool: &str, record: &Owner, cib: &Cib) -> Result<(), Fault> {
+    let cut = pacemaker::last_cut(machine, &record.node)?;
+    if record.knows(cut) {
+        return Ok(());
+    }
+    let mut known = Owner { fenced: cut, ..record.clone() };
+    // An administrator's record says who has the pool, and no more.
+    if known.pool_guid.is_none() {
+        known.pool_guid = Some(zfs::pool_guid(machine, pool)?);
+        known.hostids = vec![zfs::hostid(machine)?];
+        known.txg = Some(0);
+    }
+    let condition = Condition::Record { pool, record };
+    cib.change(machine, &record.node, condition, &[Change::Record { pool, record: &known }])
 }
 
 fn not_recorded(pool: &str, own: &str, record: Option<&Owner>) -> String {
@@ -85,7 +117,9 @@ fn absent(machine: &Machine, pool: &str) -> Outcome {
 /// A property that is set is on the legs when `zfs set` returns: it waits for its transaction group.
 fn write_and_sync(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let assignment = format!("{CHECKED}={}", pacemaker::now());
-    machine.run("zfs", &["set", &assignment, pool]).map(|_| ())
+    // A program that is missing is no reason to keep the pool from this node: it is here.
+    let set = machine.run("zfs", &["set", &assignment, pool]);
+    set.map(|_| ()).map_err(|fault| Fault::generic(fault.reason))
 }
 
 /// The vdevs that are not well, in words; empty if all are. Only a deep look, and a pool that is not well, pay for it.

@@ -31,13 +31,18 @@ pub(crate) fn validate(machine: &Machine, values: &Values) -> Outcome {
 }
 
 pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
+    let options = Options {
+        mount: values.is_set(&MOUNT),
+        load_keys: values.is_set(&LOAD_KEYS),
+        failmode: values.text(&FAILMODE),
+    };
     if zfs::pool_state(machine, pool)?.is_some() {
-        return settled(machine, pool);
+        return opened(machine, pool, &options);
     }
     let lock = lock::take(machine, pool)?;
     // The import that held the lock may have ended well.
     if zfs::pool_state(machine, pool)?.is_some() {
-        return settled(machine, pool);
+        return opened(machine, pool, &options);
     }
     let backend = config::load(machine, values.required(&BACKEND)?.as_ref())?;
     // Before all that asks the module something.
@@ -47,11 +52,6 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     // Asked once for each try: the cluster's tools take their time, and the clients wait.
     let mut cluster = ask()?;
     apply::await_peer_legs(machine, &backend, cluster.peer)?;
-    let options = Options {
-        mount: values.is_set(&MOUNT),
-        load_keys: values.is_set(&LOAD_KEYS),
-        failmode: values.text(&FAILMODE),
-    };
     while let Ended::LegsLost(fault) =
         take(machine, &lock, &backend, pool, asked(values)?, cluster, &options)?
     {
@@ -62,7 +62,13 @@ pub(crate) fn start(machine: &Machine, pool: &str, values: &Values) -> Outcome {
         cluster = ask()?;
     }
     check_multihost(machine, pool, asked(values)?)?;
-    datasets::open(machine, pool, &options)?;
+    opened(machine, pool, &options)
+}
+
+/// What an import is followed by: also that of an earlier start, which was cut off behind it.
+fn opened(machine: &Machine, pool: &str, options: &Options<'_>) -> Outcome {
+    settled(machine, pool)?;
+    datasets::open(machine, pool, options)?;
     settled(machine, pool)
 }
 
@@ -97,7 +103,7 @@ fn asked(values: &Values) -> Result<Policy, Fault> {
 
 /// A pool that is here and works is started, weak or not.
 fn settled(machine: &Machine, pool: &str) -> Outcome {
-    match zfs::settled_pool_state(machine, pool)? {
+    match zfs::settled_pool_state(machine, pool, zfs::BETWEEN)? {
         Some(state) if state.is_usable() => Ok(Rc::Success),
         Some(state) => Err(monitor::unusable(pool, &state)),
         None => Err(Fault::generic(format!("the pool {pool} is not there after its import"))),

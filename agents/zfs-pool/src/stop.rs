@@ -7,7 +7,11 @@ use hasan::zfs;
 
 pub(crate) fn stop(machine: &Machine, pool: &str) -> Outcome {
     lock::end_import(machine, pool)?;
-    let Some(state) = zfs::settled_pool_state(machine, pool)? else { return Ok(Rc::Success) };
+    // A stop that fails has the node fenced: the other half of the time is for the export.
+    let patience = zfs::BETWEEN.max(machine.time_left() / 2);
+    let Some(state) = zfs::settled_pool_state(machine, pool, patience)? else {
+        return Ok(Rc::Success);
+    };
     let cannot = |why: String| Fault::generic(format!("cannot export the pool {pool}: {why}"));
     if !state.is_usable() {
         return Err(cannot(format!("it is {}, and an export would hang", state.word())));

@@ -4,7 +4,7 @@
 //! for is taken later. So a change carries the condition under which it is right, for whoever takes it to judge; and it
 //! counts when another voter shows it.
 
-use super::{Owner, attributes};
+use super::{Depth, Owner, attributes};
 use crate::machine::Machine;
 use crate::ocf::Fault;
 use quick_xml::Reader;
@@ -306,8 +306,11 @@ fn parse_cib(xml: &str) -> Result<Cib, Fault> {
     let cannot = |why: String| Fault::generic(format!("cannot read the cluster's XML: {why}"));
     let mut reader = Reader::from_str(xml);
     let (mut cib, mut section, mut node) = (Cib::default(), String::new(), String::new());
+    let mut depth = Depth::default();
     loop {
-        match reader.read_event().map_err(|error| cannot(error.to_string()))? {
+        let event = reader.read_event().map_err(|error| cannot(error.to_string()))?;
+        depth.follow(&event).map_err(cannot)?;
+        match event {
             Event::Start(element) | Event::Empty(element) => {
                 let mut pairs = attributes(&element).map_err(cannot)?;
                 let mut take = |name: &str| pairs.remove(name).unwrap_or_default();

@@ -131,3 +131,13 @@ fn an_attribute_is_not_changed_without_quorum() {
     }
     assert_eq!(asked, None);
 }
+
+#[test]
+fn a_configuration_that_is_cut_off_is_not_one_without_marks() {
+    let whole =
+        "<configuration><crm_config/><nodes><node id=\"1\" uname=\"a\"/></nodes></configuration>";
+    assert!(parse_cib(whole).is_ok());
+    for length in [0, 15, 28, 35, whole.len() - 16] {
+        assert!(parse_cib(&whole[..length]).is_err(), "{}", &whole[..length]);
+    }
+}

@@ -50,10 +50,7 @@ impl Cluster {
     #[must_use]
     pub fn since(self, record: Option<&Owner>, peer: &str) -> Cluster {
         let known = record.filter(|record| record.node == peer).and_then(|record| record.fenced);
-        let is_known = match (known, self.fenced.get(peer)) {
-            (Some(known), Some(last)) => last.abs_diff(known) <= SAME_FENCING,
-            _ => false,
-        };
+        let is_known = known.is_some() && is_same_fencing(known, self.fenced.get(peer).copied());
         let peer =
             if is_known && self.peer == NodeState::Fenced { NodeState::Offline } else { self.peer };
         Cluster { peer, ..self }
@@ -64,18 +61,36 @@ impl Cluster {
 /// one node lies a boot.
 const SAME_FENCING: u64 = 10;
 
+/// Whether two times are those of one fencing, or of none.
+fn is_same_fencing(one: Option<u64>, other: Option<u64>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.abs_diff(other) <= SAME_FENCING,
+        (one, other) => one == other,
+    }
+}
+
+/// When a node's power was last cut, seconds since 1970.
+pub fn last_cut(machine: &Machine, node: &str) -> Result<Option<u64>, Fault> {
+    let status = machine.run("crm_mon", &["--one-shot", "--output-as=xml"])?;
+    Ok(done(&cuts(&status)?).remove(node))
+}
+
+/// The last cut of each node that was done.
+fn done(cuts: &[Cut]) -> BTreeMap<String, u64> {
+    cuts.iter()
+        .filter(|cut| cut.is_done)
+        .filter_map(|cut| Some((cut.node.clone(), cut.time?)))
+        .rev()
+        .collect()
+}
+
 /// Asks the cluster about itself and a node.
 pub fn cluster(machine: &Machine, peer: &str) -> Result<Cluster, Fault> {
     let status = machine.run("crm_mon", &["--one-shot", "--output-as=xml"])?;
     let cuts = cuts(&status)?;
     Ok(Cluster {
         peer: decide_node_state(peer, &status, &cuts)?,
-        fenced: cuts
-            .iter()
-            .filter(|cut| cut.is_done)
-            .filter_map(|cut| Some((cut.node.clone(), cut.time?)))
-            .rev()
-            .collect(),
+        fenced: done(&cuts),
         has_quorum: is_true(&status, "current_dc", &["with_quorum"])?,
         // The second name is that of Pacemaker 3.0.2 and later.
         fencing_enabled: is_true(
@@ -143,15 +158,39 @@ fn decide_node_state(node: &str, status: &str, cuts: &[Cut]) -> Result<NodeState
 fn elements(xml: &str, name: &str) -> Result<Vec<BTreeMap<String, String>>, Fault> {
     let cannot = |why: String| Fault::generic(format!("cannot read the cluster's XML: {why}"));
     let mut reader = Reader::from_str(xml);
-    let mut found = Vec::new();
+    let (mut found, mut depth) = (Vec::new(), Depth::default());
     loop {
-        match reader.read_event().map_err(|error| cannot(error.to_string()))? {
+        let event = reader.read_event().map_err(|error| cannot(error.to_string()))?;
+        depth.follow(&event).map_err(cannot)?;
+        match event {
             Event::Start(element) | Event::Empty(element) if element.name().as_ref() == name => {
                 found.push(attributes(&element).map_err(cannot)?);
             }
             Event::Eof => return Ok(found),
             _ => {}
         }
+    }
+}
+
+/// How deep a reader is in a document. A text that is empty or cut off must not be taken for one that has less in it.
+#[derive(Default)]
+struct Depth {
+    open: usize,
+    has_root: bool,
+}
+
+impl Depth {
+    fn follow(&mut self, event: &Event<'_>) -> Result<(), String> {
+        match event {
+            Event::Start(_) => self.open += 1,
+            Event::End(_) => self.open = self.open.saturating_sub(1),
+            Event::Eof if !self.has_root || self.open > 0 => {
+                return Err("it ends before its end".to_string());
+            }
+            _ => {}
+        }
+        self.has_root |= matches!(event, Event::Start(_) | Event::Empty(_));
+        Ok(())
     }
 }
 

@@ -18,6 +18,12 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Whether the record knows of this cut of its node's power. A node that starts the pool as soon as it has joined does not
+    /// know yet what the others remember, and an administrator's record has nothing of the kind.
+    pub fn knows(&self, cut: Option<u64>) -> bool {
+        cut.is_none() || super::is_same_fencing(self.fenced, cut)
+    }
+
     /// What an administrator runs, once, to make the record of a pool.
     pub fn command(pool: &str, node: &str) -> String {
         let name = Owner::name(pool);
@@ -96,6 +102,16 @@ mod tests {
         let fenced = Owner { fenced: Some(9), ..full.clone() };
         assert_eq!(fenced.text(), format!("{} fenced=9", full.text()));
         assert_eq!(Owner::parse(&fenced.text()), Some(fenced));
+        for (fenced, cut, want) in [
+            (None, None, true),
+            (None, Some(9), false),
+            (Some(9), None, true),
+            (Some(9), Some(15), true),
+            (Some(9), Some(90), false),
+        ] {
+            let owner = Owner { fenced, ..full.clone() };
+            assert_eq!(owner.knows(cut), want, "{fenced:?} {cut:?}");
+        }
         let by_hand = Owner::parse("storage-b").unwrap();
         assert_eq!((by_hand.text().as_str(), by_hand.hostids.len()), ("storage-b", 0));
         for strange in [

@@ -65,22 +65,27 @@ pub fn pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fa
     }))
 }
 
-/// How long a pool may be between two states: a vdev that does not answer is not opened before its path has failed,
-/// and the cluster has taken the mark for it.
-const BETWEEN: Duration = Duration::from_secs(15);
+/// How long a pool is between two states as a rule: a vdev that does not answer is not opened before its path has failed. The
+/// mark that the cluster takes then may take longer.
+pub const BETWEEN: Duration = Duration::from_secs(15);
 
 /// The same for whoever goes by it: while the pool's vdevs are opened or closed it waits for the state that comes of that, at
-/// most fifteen seconds.
-pub fn settled_pool_state(machine: &Machine, pool: &str) -> Result<Option<PoolState>, Fault> {
-    settle(machine, || pool_state(machine, pool))
+/// most so long.
+pub fn settled_pool_state(
+    machine: &Machine,
+    pool: &str,
+    at_most: Duration,
+) -> Result<Option<PoolState>, Fault> {
+    settle(machine, at_most, || pool_state(machine, pool))
 }
 
 fn settle(
     machine: &Machine,
+    at_most: Duration,
     mut look: impl FnMut() -> Result<Option<PoolState>, Fault>,
 ) -> Result<Option<PoolState>, Fault> {
     let mut state = None;
-    machine.await_condition(BETWEEN, || {
+    machine.await_condition(at_most, || {
         state = look()?;
         Ok(!matches!(state, Some(PoolState::Between(_))))
     })?;
@@ -250,6 +255,14 @@ pub fn check_device(machine: &Machine, device: &Path) -> Result<(), Fault> {
     }
 }
 
+/// The GUID of an imported pool.
+pub fn pool_guid(machine: &Machine, pool: &str) -> Result<u64, Fault> {
+    let guid = machine.run("zpool", &["get", "-Hp", "-o", "value", "guid", pool])?;
+    let guid = guid.trim();
+    let strange = |_| Fault::generic(format!("the pool {pool:?} has the strange guid {guid:?}"));
+    guid.parse().map_err(strange)
+}
+
 /// The lock that is held while a pool is being imported: until that ends the kernel shows no pool, and yet one may appear.
 pub fn import_lock(pool: &str) -> PathBuf {
     PathBuf::from(format!("/run/hasan/zfs-pool.{pool}.lock"))
@@ -313,7 +326,7 @@ mod tests {
         // What the kernel says, one word after the other; the last one to whoever looks again.
         let says = |words: &[&str]| {
             let mut words = words.iter();
-            settle(&machine, || {
+            settle(&machine, BETWEEN, || {
                 if let Some(word) = words.next() {
                     machine.replace_file(path, word)?;
                 }
@@ -328,7 +341,7 @@ mod tests {
         assert_eq!(says(&[]).unwrap(), None);
         let late = Machine::local(Instant::now());
         let stays = || Ok(Some(PoolState::Between("OFFLINE".to_string())));
-        assert!(!settle(&late, stays).unwrap().unwrap().is_usable());
+        assert!(!settle(&late, BETWEEN, stays).unwrap().unwrap().is_usable());
     }
 
     #[test]
