@@ -96,7 +96,7 @@ const FAILMODE: Param = Param {
     unique_group: None,
     reloadable: true,
     short: "What the pool does when it cannot write",
-    long: "Sets the pool's property failmode at each start: wait, continue or panic. If it is not \
+    long: "Sets the pool's property failmode, at each start and when it is changed: wait, continue or panic. If it is not \
            given, the property stays as it is.",
 };
 
@@ -149,10 +149,27 @@ fn run(machine: &Machine, action: Action, values: &Values) -> Outcome {
     match action {
         Action::Start => start::start(machine, pool, values),
         Action::Stop => stop::stop(machine, pool),
-        Action::Monitor | Action::ValidateAll | Action::ReloadAgent => {
-            monitor::monitor(machine, pool, values)
+        Action::ReloadAgent => reload(machine, pool, values),
+        Action::Monitor | Action::ValidateAll => monitor::monitor(machine, pool, values),
+    }
+}
+
+/// The pool's failmode is set; all else holds from the next start or monitor on. What cannot be done is no reason to restart a
+/// pool that runs, weak or not.
+fn reload(machine: &Machine, pool: &str, values: &Values) -> Outcome {
+    match monitor::monitor(machine, pool, values) {
+        Ok(Rc::Success) => {}
+        Err(fault) if fault.rc == Rc::Degraded => tracing::warn!("{}", fault.reason),
+        other => return other,
+    }
+    if let Some(failmode) = values.text(&FAILMODE) {
+        let brief = machine.with_time(machine.time_left() / 2);
+        let set = brief.run("zpool", &["set", &format!("failmode={failmode}"), pool]);
+        if let Err(fault) = set {
+            tracing::error!("{}", fault.reason);
         }
     }
+    Ok(Rc::Success)
 }
 
 /// A stop or probe that does not know its pool: nothing runs only if no pool is imported at all.

@@ -186,7 +186,9 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
         return Err(fault);
     }
     // UNMAP: refused by devices that know no discard, which is all right.
-    let _ = machine.write_attribute(&path.join("attrib/emulate_tpu"), "1");
+    if let Err(fault) = machine.write_attribute(&path.join("attrib/emulate_tpu"), "1") {
+        tracing::info!("{}: no UNMAP there", fault.reason);
+    }
     Ok(())
 }
 
