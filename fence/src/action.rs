@@ -92,7 +92,7 @@ pub(crate) fn run(action: Action, options: &Options) -> Result<Done, String> {
         // They describe the options, so they need none.
         Action::Metadata => Ok(Done::heard(metadata(Texts::Short))),
         Action::Manpage => Ok(Done::heard(metadata(Texts::Long))),
-        Action::ValidateAll => validate(&settings()?),
+        Action::ValidateAll => validate(&settings()?, options),
         Action::Monitor => monitor(&settings()?, options),
         Action::List => list(&settings()?, None),
         Action::ListStatus => list(&settings()?, Some(options)),
@@ -103,7 +103,8 @@ pub(crate) fn run(action: Action, options: &Options) -> Result<Done, String> {
 }
 
 /// Pacemaker gives a node's name for the plug when it validates; so nothing is said of it.
-fn validate(settings: &Settings) -> Result<Done, String> {
+fn validate(settings: &Settings, options: &Options) -> Result<Done, String> {
+    secret::check_login(settings.family, options)?;
     if !settings.has_no_outlet() {
         settings.checked_outlets()?;
     }

@@ -153,7 +153,8 @@ impl Http {
         if answer.status != StatusCode::UNAUTHORIZED || !is_digest(challenge) {
             return Ok(answer);
         }
-        let uri = match request.path.split_once("://") {
+        let whole = request.path.split_once("://").filter(|_| !request.path.starts_with('/'));
+        let uri = match whole {
             None => request.path,
             Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
         };
@@ -188,7 +189,8 @@ impl Http {
     }
 
     fn url(&self, path: &str) -> String {
-        if path.contains("://") {
+        // A path may have a whole URL within it.
+        if !path.starts_with('/') {
             return path.to_string();
         }
         let scheme = if self.tls == Tls::None { "http" } else { "https" };

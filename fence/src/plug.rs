@@ -1,5 +1,4 @@
-//! What the core needs of an outlet. This is the one trait of the project: there are many families
-//! of plugs, and one set of rules for all of them.
+//! What the core needs of an outlet. It is a trait, for there are many families of plugs, and one set of rules for all of them.
 
 use std::fmt;
 use std::time::Instant;

@@ -1,6 +1,7 @@
 //! The password: from the configuration, a file or a program. It is in no argument, environment,
 //! message or log.
 
+use crate::family::Family;
 use crate::options::Options;
 use hasan::chap::Secret;
 use hasan::machine::Machine;
@@ -40,6 +41,26 @@ pub(crate) fn check(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether name and password are given where nothing works without, by whichever way; no file is read.
+///
+/// # Errors
+/// The option that is missing.
+pub(crate) fn check_login(family: Family, options: &Options) -> Result<(), String> {
+    if !family.needs_login() {
+        return Ok(());
+    }
+    let ways: [(&str, &[&str]); 2] = [
+        ("username", &["username"]),
+        ("password", &["password", "password_file", "password_script"]),
+    ];
+    for (name, ways) in ways {
+        if !ways.iter().any(|way| options.text(way).is_some()) {
+            return Err(family.needs(name));
+        }
+    }
+    Ok(())
+}
+
 /// What the program says on its standard output is shown nowhere, also when it fails.
 fn from_script(machine: &Machine, script: &str) -> Result<Secret, String> {
     // An absolute path is taken as it is, also below the folders of programs.
@@ -67,6 +88,20 @@ mod tests {
     fn of(line: &str) -> Result<Option<String>, String> {
         let secret = password(&Options::from_lines(line))?;
         Ok(secret.map(|secret| secret.expose().to_string()))
+    }
+
+    #[test]
+    fn what_nothing_works_without_is_missed_by_its_name() {
+        let check = |family, lines: &str| check_login(family, &Options::from_lines(lines));
+        assert_eq!(check(Family::Tapo, "username=me\npassword_file=/nowhere"), Ok(()));
+        assert_eq!(check(Family::Tasmota, ""), Ok(()));
+        for (family, lines, want) in [
+            (Family::Tapo, "username=me", "password is required with type=tapo"),
+            (Family::Fritz, "password=hush", "username is required with type=fritz"),
+        ] {
+            let wrong = check(family, lines).unwrap_err();
+            assert!(wrong.contains(want), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 #   cibadmin --modify --scope alerts --xml-text '<alerts><alert id="hasan-alert"><select>
 #       <select_fencing/><select_nodes/><select_resources/><select_attributes/></select></alert></alerts>'
 #
+# It mails by mail(1) (Debian: bsd-mailx), which each node needs, where there is a recipient.
+#
 # Pacemaker runs it as the user hacluster: for what happens on a node there, for an attribute on one of the members, with all
 # nodes' values of it. So all three nodes need it.
 set -eu

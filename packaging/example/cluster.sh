@@ -7,8 +7,8 @@
 # hacluster, and the files with the passwords of the fence devices. On the two storage nodes ZFS, /etc/hasan/backend.conf
 # and the hasan-backend units running; the pool created, with a dataset for each VLAN, and exported. The quorum node has no ZFS.
 #
-# On Debian and Ubuntu corosync comes with a sample cluster of a "node1", which runs, and which pcs takes for a real one:
-# systemctl stop pacemaker corosync; rm /etc/corosync/corosync.conf on each node first.
+# On Debian and Ubuntu corosync comes with a sample cluster of a "node1", which runs, and which pcs takes for a real one, by its
+# configuration and by what Pacemaker keeps: pcs cluster destroy, on each node, first.
 #
 # Fill in the block below, or put the lines that differ into a file and name it. The lab runs this very script.
 set -euo pipefail
@@ -41,7 +41,7 @@ VLANS=()                                      # empty: the first of these lines,
 # too: while a node is lost that nobody can fence, Pacemaker starts nothing on any node, so that no pool could move. With a
 # smart plug (fence_smartplug.md), for each node:
 #   P stonith create "fence-$NODE_A" fence_smartplug type=… ip=… plug=… password_file=… pcmk_host_list="$NODE_A" \
-#       op monitor interval=60s
+#       op start timeout=60s op monitor interval=60s timeout=60s
 #   P constraint location "fence-$NODE_A" avoids "$NODE_A"
 make_stonith() {
     echo "fill in make_stonith: one fence device for each node" >&2
@@ -70,8 +70,9 @@ for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
     esac
 done
 
-if [ "$CLUSTER_EXISTS" = no ] && grep -qs 'name: node1$' /etc/corosync/corosync.conf; then
-    echo "/etc/corosync/corosync.conf is the distribution's sample: remove it on each node" >&2
+if [ "$CLUSTER_EXISTS" = no ] && { [ -e /etc/corosync/corosync.conf ] || [ -e /var/lib/pacemaker/cib/cib.xml ]; }; then
+    echo "this node is in a cluster already: if that is the distribution's sample, pcs cluster destroy on each node; if it is" \
+        "this one, go on with CLUSTER_EXISTS=yes" >&2
     exit 1
 fi
 
@@ -147,7 +148,12 @@ never_on_quorum() {
     P constraint location add "never-$1" "$1" "$QUORUM" -INFINITY resource-discovery=never
 }
 
-[ "$CLUSTER_EXISTS" = yes ] || make_cluster
+if [ "$CLUSTER_EXISTS" = no ]; then
+    # What is wrong in the block above shows before anything is made.
+    cibadmin --empty >"$CIB"
+    make_resources
+    make_cluster
+fi
 pcs cluster cib "$CIB"
 cp "$CIB" "$CIB.old"
 make_resources

@@ -33,8 +33,8 @@ impl HomeAssistant {
         HomeAssistant { http, entity, sensor }
     }
 
-    fn service(&mut self, path: &str, entity: &str, until: Instant) -> Result<(), Trouble> {
-        let body = json!({"entity_id": entity}).to_string();
+    fn service(&mut self, path: &str, entities: &[&str], until: Instant) -> Result<(), Trouble> {
+        let body = json!({"entity_id": entities}).to_string();
         self.http.ask(Request::post(path, &body), until).map(|_| ())
     }
 
@@ -54,12 +54,14 @@ impl Plug for HomeAssistant {
         Ok(parse_state(&self.state(&entity, until)?, &entity)?.into())
     }
 
-    /// States are a cache, so the integration is told to look at the device first.
+    /// States are a cache, so the integration is told to look at the device first: the watts of before an off would disprove it.
     fn read_closely(&mut self, until: Instant) -> Result<Reading, Trouble> {
-        let entity = self.entity.clone();
-        self.service("/api/services/homeassistant/update_entity", &entity, until)?;
+        let (entity, sensor) = (self.entity.clone(), self.sensor.clone());
+        let entities: Vec<&str> =
+            std::iter::once(entity.as_str()).chain(sensor.as_deref()).collect();
+        self.service("/api/services/homeassistant/update_entity", &entities, until)?;
         let mut reading = self.read(until)?;
-        if let Some(sensor) = self.sensor.clone() {
+        if let Some(sensor) = sensor {
             match self.state(&sensor, until) {
                 Ok(state) => reading.watts = parse_watts(&state),
                 Err(Trouble::Lasting(text)) => tracing::warn!("no watts are read: {text}"),
@@ -72,7 +74,7 @@ impl Plug for HomeAssistant {
     /// Also a switch that does not exist is "switched" with HTTP 200 and an empty list.
     fn switch(&mut self, to: Power, until: Instant) -> Result<(), Trouble> {
         let entity = self.entity.clone();
-        self.service(&format!("/api/services/switch/turn_{to}"), &entity, until)
+        self.service(&format!("/api/services/switch/turn_{to}"), &[&entity], until)
     }
 }
 

@@ -278,11 +278,18 @@ impl Family {
         settings: &Settings,
         password: Option<&Secret>,
     ) -> Result<(String, Secret), String> {
-        let needed =
-            |name: &str| format!("the option {name} is required with type={}", self.name());
-        let user = settings.username.clone().ok_or_else(|| needed("username"))?;
-        let password = password.cloned().ok_or_else(|| needed("password"))?;
+        let user = settings.username.clone().ok_or_else(|| self.needs("username"))?;
+        let password = password.cloned().ok_or_else(|| self.needs("password"))?;
         Ok((user, password))
+    }
+
+    /// Whether nothing works without a name and a password.
+    pub(crate) fn needs_login(self) -> bool {
+        matches!(self, Family::Klap | Family::Tapo | Family::Fritz)
+    }
+
+    pub(crate) fn needs(self, option: &str) -> String {
+        format!("the option {option} is required with type={}", self.name())
     }
 
     fn auth(self, settings: &Settings, password: Option<&Secret>) -> Auth {

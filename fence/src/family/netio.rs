@@ -3,16 +3,21 @@
 use super::plain_number;
 use crate::http::{Http, Request};
 use crate::json;
-use crate::plug::{Plug, Power, Reading, Trouble};
+use crate::plug::{Hazard, Plug, Power, Reading, Trouble};
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const PATH: &str = "/netio.json";
+
+/// An off that has to wait for longer ends too late, milliseconds.
+const LONG: u64 = 15_000;
 
 /// One output.
 pub(crate) struct Netio {
     http: Http,
     output: u8,
+    /// When it took the last command.
+    commanded: Option<Instant>,
 }
 
 /// An output's number: they count from 1.
@@ -29,8 +34,12 @@ pub(crate) fn reach(http: &mut Http, until: Instant) -> Result<(), Trouble> {
 }
 
 impl Netio {
+    fn ask(&mut self, until: Instant) -> Result<Value, Trouble> {
+        json::object(&self.http.ask(Request::get(PATH), until)?)
+    }
+
     pub(crate) fn new(http: Http, output: u8) -> Netio {
-        Netio { http, output }
+        Netio { http, output, commanded: None }
     }
 }
 
@@ -40,19 +49,44 @@ impl Plug for Netio {
     }
 
     fn read(&mut self, until: Instant) -> Result<Reading, Trouble> {
-        parse(&json::object(&self.http.ask(Request::get(PATH), until)?)?, self.output)
+        parse(&self.ask(until)?, self.output).map(|(reading, _)| reading)
+    }
+
+    /// A "short off" that somebody else has begun looks like an off, and ends after the output's delay, whatever was sent.
+    fn read_closely(&mut self, until: Instant) -> Result<Reading, Trouble> {
+        let (reading, delay) = parse(&self.ask(until)?, self.output)?;
+        let since = self.commanded.map(|at| at.elapsed());
+        match since {
+            Some(since) if reading.power == Power::Off && since < Duration::from_millis(delay) => {
+                Err(Trouble::Passing(format!("a short off of {delay} ms may still run")))
+            }
+            _ => Ok(reading),
+        }
     }
 
     /// While a "short on" or "short off" runs, the device takes commands and ignores them.
     fn switch(&mut self, to: Power, until: Instant) -> Result<(), Trouble> {
         let action = u8::from(to == Power::On);
         let body = json!({"Outputs": [{"ID": self.output, "Action": action}]}).to_string();
-        json::object(&self.http.ask(Request::post(PATH, &body), until)?).map(|_| ())
+        json::object(&self.http.ask(Request::post(PATH, &body), until)?)?;
+        self.commanded = Some(Instant::now());
+        Ok(())
+    }
+
+    fn hazards(&mut self, until: Instant) -> Result<Vec<Hazard>, Trouble> {
+        let (_, delay) = parse(&self.ask(until)?, self.output)?;
+        let hazard = || Hazard {
+            setting: format!(
+                "Delay {delay} ms, for which an off has to be waited for, is too long"
+            ),
+            mend: "Output Delay on its web page, 5 s for instance".to_string(),
+        };
+        Ok((delay > LONG).then(hazard).into_iter().collect())
     }
 }
 
-/// `{"Outputs":[{"ID":1,"State":0,"Load":0,…}]}`; `Load` is in watts.
-fn parse(reply: &Value, output: u8) -> Result<Reading, Trouble> {
+/// `{"Outputs":[{"ID":1,"State":0,"Load":0,"Delay":5000,…}]}`; `Load` is in watts, `Delay` in milliseconds.
+fn parse(reply: &Value, output: u8) -> Result<(Reading, u64), Trouble> {
     let outputs = json::list(reply, "/Outputs");
     let is_it = |each: &&Value| each.get("ID").and_then(Value::as_i64) == Some(i64::from(output));
     let found: Vec<&Value> = outputs.iter().filter(is_it).collect();
@@ -65,7 +99,8 @@ fn parse(reply: &Value, output: u8) -> Result<Reading, Trouble> {
         _ => return Err(Trouble::Passing(format!("it tells output {output} twice"))),
     };
     let power = json::relay(found, "/State")?;
-    Ok(Reading { power, pending: None, watts: json::number(found, "/Load") })
+    let delay = found.get("Delay").and_then(Value::as_u64).unwrap_or_default();
+    Ok((Reading { power, pending: None, watts: json::number(found, "/Load") }, delay))
 }
 
 #[cfg(test)]
@@ -74,10 +109,9 @@ mod tests {
 
     #[test]
     fn an_output_is_found_by_its_id_and_read_strictly() {
-        let of =
-            |id: Value, state: Value| json!({"Outputs": [{"ID": id, "State": state, "Load": 7}]});
+        let of = |id: Value, state: Value| json!({"Outputs": [{"ID": id, "State": state, "Load": 7, "Delay": 5000}]});
         let want = Reading { power: Power::Off, pending: None, watts: Some(7.0) };
-        assert_eq!(parse(&of(json!(2), json!(0)), 2), Ok(want));
+        assert_eq!(parse(&of(json!(2), json!(0)), 2), Ok((want, 5000)));
         assert!(matches!(parse(&of(json!(1), json!(0)), 2), Err(Trouble::Lasting(_))));
         for (id, state) in [
             (json!("2"), json!(0)),

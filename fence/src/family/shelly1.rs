@@ -89,6 +89,12 @@ fn parse_settings(settings: &Value, url: &str) -> Vec<Hazard> {
             mend: format!("curl {url}?schedule=false"),
         });
     }
+    if let Some(state @ ("on" | "switch")) = settings.get("default_state").and_then(Value::as_str) {
+        hazards.push(Hazard {
+            setting: format!("default_state {state} may switch on when the plug itself restarts"),
+            mend: format!("curl {url}?default_state=last"),
+        });
+    }
     hazards
 }
 
@@ -133,6 +139,9 @@ mod tests {
         let count = |settings| parse_settings(&settings, "http://x/settings/relay/0").len();
         assert_eq!(count(json!({"auto_on": 0.0, "auto_off": 0.0, "schedule": false})), 0);
         assert_eq!(count(json!({"auto_on": 5.0, "schedule": true})), 2);
+        for (state, want) in [("last", 0), ("off", 0), ("on", 1), ("switch", 1)] {
+            assert_eq!(count(json!({"default_state": state})), want, "{state}");
+        }
         let mend = &parse_settings(&json!({"auto_on": 5}), "http://x/settings/relay/0")[0].mend;
         assert_eq!(mend, "curl http://x/settings/relay/0?auto_on=0");
     }

@@ -121,6 +121,14 @@ fn parse_config(config: &Value, address: &str, channel: u8) -> Vec<Hazard> {
             mend: mend("autorecover_voltage_errors", "false"),
         });
     }
+    if let Some(state @ ("on" | "match_input")) =
+        config.get("initial_state").and_then(Value::as_str)
+    {
+        hazards.push(Hazard {
+            setting: format!("initial_state {state} may switch on when the plug itself restarts"),
+            mend: mend("initial_state", r#""restore_last""#),
+        });
+    }
     hazards
 }
 
@@ -184,6 +192,10 @@ mod tests {
         let want = r#"curl -d '{"id":0,"config":{"auto_on":false}}' http://192.0.2.1/rpc/Switch.SetConfig"#;
         assert_eq!(hazards[0].mend, want);
         assert!(parse_config(&json!({"auto_on": false}), "x", 0).is_empty());
+        for (state, want) in [("restore_last", 0), ("off", 0), ("on", 1), ("match_input", 1)] {
+            let hazards = parse_config(&json!({"initial_state": state}), "x", 0);
+            assert_eq!(hazards.len(), want, "{state}");
+        }
 
         let job = |enable: bool, method: &str, id: u8, on: bool| {
             json!({"jobs": [{"id": 1, "enable": enable,

@@ -4,16 +4,18 @@ use crate::report::Report;
 use crate::root::Root;
 use anyhow::{Result, ensure};
 
-/// cluster.sh asks a cluster for its configuration and gives one back; here they are files.
+/// cluster.sh asks a cluster for its configuration and gives one back; here they are files. What it asks of the other nodes is
+/// noted.
 const PCS: &str = r#"#!/bin/bash
 case "$1 $2" in
     "cluster cib") exec cp /conformance/empty.xml "$3" ;;
     "cluster cib-push") exec cp "$3" /conformance/made.xml ;;
+    --request-timeout=*) echo "$2 $3" >> /conformance/asked ;;
     *) exec /usr/sbin/pcs "$@" ;;
 esac
 "#;
 const VARIABLES: &str = r#"
-CLUSTER_EXISTS=yes
+HACLUSTER_PASSWORD_FILE=/dev/null
 make_stonith() {
     for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
         P stonith create "fence-$node" fence_smartplug type=shelly2 ip=192.0.2.1 pcmk_host_list="$node"
@@ -41,45 +43,38 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
     make(root)?;
     report.run(root, "crm_verify --xml-file up.xml -V", 0, &[])?;
     let (active, standby) = active(root)?;
+    let failed =
+        |operation: &str, node: &str, rc: u8| format!("--op-inject={operation}@{node}={rc}");
+    let health = "backend-health_monitor_30000";
+    let pool = "zfs-pool_monitor_10000";
+    // What happens, and a word of what is done about it: that nothing moves proves nothing where nothing was noticed.
     let happens = [
-        (
-            "the health monitor fails",
-            format!("--op-inject=backend-health_monitor_30000@{active}=1"),
-            Then::Stays,
-        ),
-        (
-            "the standby's health monitor fails",
-            format!("--op-inject=backend-health_monitor_30000@{standby}=1"),
-            Then::Stays,
-        ),
+        ("the health monitor fails", failed(health, &active, 1), Then::Stays, "backend-health"),
+        ("the standby's fails", failed(health, &standby, 1), Then::Stays, "backend-health"),
         (
             "the export's monitor fails",
-            format!("--op-inject=backend-export_monitor_30000@{active}=1"),
+            failed("backend-export_monitor_30000", &active, 1),
             Then::Stays,
+            "backend-export",
         ),
-        (
-            "the pool is degraded",
-            format!("--op-inject=zfs-pool_monitor_10000@{active}=190"),
-            Then::Stays,
-        ),
-        ("SMB fails too often", format!("--op-inject=smb_monitor_30000@{active}=1"), Then::Stays),
-        ("the standby dies", format!("--node-fail={standby}"), Then::Stays),
-        ("the quorum node dies", "--node-fail=quorum-c".to_string(), Then::Stays),
-        (
-            "the pool's monitor fails",
-            format!("--op-inject=zfs-pool_monitor_10000@{active}=1"),
-            Then::Recovers,
-        ),
+        ("the pool is degraded", failed(pool, &active, 190), Then::Stays, ""),
+        ("SMB fails too often", failed("smb_monitor_30000", &active, 1), Then::Stays, "smb"),
+        ("the standby dies", format!("--node-fail={standby}"), Then::Stays, "Fence"),
+        ("the quorum node dies", "--node-fail=quorum-c".to_string(), Then::Stays, "Fence"),
+        ("the pool's monitor fails", failed(pool, &active, 1), Then::Recovers, "zfs-pool"),
         (
             "the LUNs' monitor fails",
-            format!("--op-inject=luns-hypervisor_monitor_10000@{active}=1"),
+            failed("luns-hypervisor_monitor_10000", &active, 1),
             Then::Recovers,
+            "luns-hypervisor",
         ),
-        ("the active node dies", format!("--node-fail={active}"), Then::Moves),
-        ("the pool's stop fails", format!("--op-inject=zfs-pool_stop_0@{active}=1"), Then::Moves),
+        ("the active node dies", format!("--node-fail={active}"), Then::Moves, "Fence"),
+        ("the pool's stop fails", failed("zfs-pool_stop_0", &active, 1), Then::Moves, "Fence"),
     ];
-    for (what, inject, then) in &happens {
+    for (what, inject, then, done) in &happens {
         let summary = summary(root, "up.xml", inject)?;
+        let is_noticed = done.is_empty() || summary.iter().any(|line| line.contains(done));
+        report.check(&format!("{what}: {done:?} is noticed"), is_noticed, &summary.join("\n"));
         judge(&mut report, what, &summary, then, &active, &standby);
     }
     on_purpose(root, &mut report, &active, &standby)?;
@@ -134,7 +129,8 @@ fn make(root: &Root) -> Result<()> {
     let script = format!(
         "set -e; rm -f *.xml; cibadmin --empty > empty.xml
          CIB_file=empty.xml cibadmin --modify --scope nodes --xml-text \"<nodes>{nodes}</nodes>\"
-         mkdir -p bin; install -m 755 pcs bin/pcs; PATH=/conformance/bin:$PATH /usr/share/doc/hasan/cluster.sh /conformance/variables
+         mkdir -p bin; install -m 755 pcs bin/pcs; rm -f asked; destroy() {{ rm -f /etc/corosync/corosync.conf; }}; destroy
+         PATH=/conformance/bin:$PATH /usr/share/doc/hasan/cluster.sh /conformance/variables
          pcs=\"pcs -f made.xml\"
          $pcs resource create --force smb systemd:smbd op monitor interval=30s meta critical=false migration-threshold=1
          $pcs constraint colocation add smb with zfs-pool
@@ -142,7 +138,8 @@ fn make(root: &Root) -> Result<()> {
          crm_simulate --simulate --xml-file made.xml --save-output up.xml --quorum=true {}",
         up.join(" ")
     );
-    // First one that nobody can fence: it is named.
+    refusals(root, &script)?;
+    // One that nobody can fence: it is named.
     let without = script.replace("/conformance/variables", "/conformance/without");
     root.put("without", &VARIABLES.replace(" \"$QUORUM\"", ""))?;
     let said = root.run(&without)?;
@@ -152,6 +149,23 @@ fn make(root: &Root) -> Result<()> {
     let said = root.run(&script)?;
     let is_made = said.code == 0 && !said.text.contains("no fence device has");
     ensure!(is_made, "the example's cluster cannot be made: {}", said.text);
+    let asked = root.get("asked")?;
+    let want = "host auth\ncluster setup\ncluster enable\ncluster start\n";
+    ensure!(asked == want, "the other nodes were asked for {asked:?}");
+    Ok(())
+}
+
+/// Beside the distribution's sample of a cluster, and without a fence device, nothing is asked of the other nodes.
+fn refusals(root: &Root, script: &str) -> Result<()> {
+    root.put("empty", "")?;
+    for (script, want) in [
+        (script.replace("; destroy\n", "\n"), "this node is in a cluster already"),
+        (script.replace("/conformance/variables", "/conformance/empty"), "fill in make_stonith"),
+    ] {
+        let said = root.run(&script)?;
+        ensure!(said.code != 0 && said.text.contains(want), "not refused: {want}: {}", said.text);
+        ensure!(root.get("asked").is_err(), "{want}, and the other nodes were asked");
+    }
     Ok(())
 }
 
