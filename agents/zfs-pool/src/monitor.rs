@@ -68,6 +68,7 @@ fn is_recorded(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let Some(record) = record.as_ref().filter(|record| record.node == own) else {
         return Err(Fault::new(Rc::Degraded, not_recorded(pool, &own, record.as_ref())));
     };
+    let brief = machine.with_time(DETAILS.min(machine.time_left() / 2));
     if let Err(fault) = record_cut(&brief, pool, record, &cib) {
         tracing::warn!("the record of who has the pool {pool}: {}", fault.reason);
     }

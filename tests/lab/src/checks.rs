@@ -44,20 +44,21 @@ const BY_TURNS: [Check; 15] = [
 /// the hour on a slow machine, too.
 const BEGIN: Duration = Duration::from_secs(25 * 60);
 
-/// What fails in the field. `make test` runs one of them, by the seed; and all by name, or with `--all`.
-const FAULTS: [Check; 7] = [
+/// What fails in the field. `make test` runs one of them, by the seed; and all by name, with `--faults` or `--all`.
+const FAULTS: [Check; 9] = [
     ("crash of the active node", scenarios::crash),
     ("the storage link is cut", scenarios::link_cut),
     ("a node with old data alone", scenarios::stale),
     ("a plug takes commands and does not obey", fences::stuck_plug),
     ("the link is cut, and the active node dies before the mark", faults::before_mark),
     ("the link is cut, and the active node dies with one half", faults::released),
+    ("the link is cut, and the active node dies at once", faults::link_cut),
+    ("the link is cut, and the active node dies some time", faults::random),
     ("the third voter goes, then the standby", faults::quorum_goes),
 ];
 
-/// What takes long, or is young: by name, or with `--all`. `make demo` shows the first one, and a crash.
-const MORE: [Check; 29] = [
-    ("planned failover and back", scenarios::planned),
+/// What takes long, or is young: by name, with `--faults` or `--all`.
+const MORE: [Check; 25] = [
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
     ("the pool moves while the third voter is lost", faults::moves_without_quorum_node),
@@ -65,15 +66,14 @@ const MORE: [Check; 29] = [
     ("a second plug where the first does not obey", fences::second_plug),
     ("a person confirms that a node is off", fences::confirmed),
     ("a leg is damaged in silence", scenarios::silent_damage),
+    ("a leg is damaged in silence, and the active node dies", scenarios::silent_damage_and_death),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", strange_legs::replaced_disk),
     ("a disk is replaced by one of another pool", strange_legs::foreign_disk),
     ("a leg comes back smaller", strange_legs::smaller_leg),
     ("a peer that nobody is", strange_legs::wrong_peer),
     ("a path fails while its disk seems well", strange_legs::path_fails),
-    ("the link is cut, and the active node dies at once", faults::link_cut),
     ("the link is cut, and the active node dies with the mark", faults::marked),
-    ("the link is cut, and the active node dies some time", faults::random),
     ("a disk of the standby fails I/O", orders::disk_fails),
     ("a disk of the active node fails I/O", orders::own_disk_fails),
     ("a disk of the active node fails, then the storage link", orders::own_disk_and_link),
@@ -84,6 +84,11 @@ const MORE: [Check; 29] = [
     ("the mark outlives the boot of every node", orders::mark_outlives_boots),
     ("the active node is logged out, then shut down", orders::logged_out),
     ("all nodes are shut down at once", orders::shut_down_at_once),
+];
+
+/// What is no fault, or takes hours: by name, or with `--all`. `make demo` shows the first one, and a crash.
+const OTHERS: [Check; 3] = [
+    ("planned failover and back", scenarios::planned),
     ("a storm", storm::rounds),
     ("CTS, the cluster test of Pacemaker", cts::random),
 ];
@@ -101,16 +106,30 @@ struct Plan {
     in_time: Vec<Check>,
 }
 
-/// What is asked for by parts of names. Nothing asks for [`CHECKS`] and one of [`FAULTS`], by the seed, and for what else
-/// there is time.
-fn plan(only: &[String], all: bool, seed: u64) -> Plan {
-    let every = CHECKS.iter().chain(&BY_TURNS).chain(&FAULTS).chain(&MORE).copied();
-    if all || !only.is_empty() {
-        let is_asked = |name: &str| all || only.iter().any(|part| name.contains(part.as_str()));
-        return Plan {
-            always: every.filter(|(name, _)| is_asked(name)).collect(),
-            in_time: vec![],
-        };
+/// What is asked for.
+pub(crate) enum Asked {
+    /// [`CHECKS`] and one of [`FAULTS`], by the seed, and what else there is time for.
+    Usual,
+    /// What has one of these in its name.
+    Named(Vec<String>),
+    /// All that fails in the field.
+    Faults,
+    /// All there is.
+    All,
+}
+
+fn plan(asked: &Asked, seed: u64) -> Plan {
+    let faults = || FAULTS.iter().chain(&MORE).copied();
+    let every = || CHECKS.iter().chain(&BY_TURNS).copied().chain(faults()).chain(OTHERS);
+    let is_named = |parts: &[String], name: &str| parts.iter().any(|part| name.contains(part));
+    let only = |always: Vec<Check>| Plan { always, in_time: vec![] };
+    match asked {
+        Asked::Usual => {}
+        Asked::Named(parts) => {
+            return only(every().filter(|(name, _)| is_named(parts, name)).collect());
+        }
+        Asked::Faults => return only(faults().collect()),
+        Asked::All => return only(every().collect()),
     }
     let mut in_time = BY_TURNS.to_vec();
     // Each has its turn first, whatever the other ones take.
@@ -119,9 +138,9 @@ fn plan(only: &[String], all: bool, seed: u64) -> Plan {
 }
 
 /// Runs checks, and says of each how it ended.
-pub(crate) fn test(lab: &Lab, only: &[String], all: bool) -> Result<()> {
+pub(crate) fn test(lab: &Lab, asked: &Asked) -> Result<()> {
     let begun = Instant::now();
-    let Plan { always, in_time } = plan(only, all, faults::seed()?);
+    let Plan { always, in_time } = plan(asked, faults::seed()?);
     let (mut passed, mut failed, mut not_run) = (Vec::new(), Vec::new(), Vec::new());
     let mut run = |(name, check): Check| match run_one(lab, name, check) {
         Ok(line) => passed.push(line),
@@ -330,28 +349,32 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_run() {
-        let count = |only: &[&str], all| {
-            let only: Vec<String> = only.iter().map(|part| (*part).to_string()).collect();
-            let plan = plan(&only, all, 0);
+        let count = |asked: &Asked| {
+            let plan = plan(asked, 0);
             (plan.always.len(), plan.in_time.len())
         };
-        let all = CHECKS.len() + BY_TURNS.len() + FAULTS.len() + MORE.len();
-        assert_eq!(count(&[], true), (all, 0));
-        assert_eq!(count(&[], false), (CHECKS.len() + 1, BY_TURNS.len()));
-        assert_eq!(count(&["two VLANs", "crash"], false), (2, 0));
-        assert_eq!(count(&["no such"], false), (0, 0));
+        let named =
+            |parts: &[&str]| Asked::Named(parts.iter().map(|part| (*part).to_string()).collect());
+        let faults = FAULTS.len() + MORE.len();
+        let all = CHECKS.len() + BY_TURNS.len() + faults + OTHERS.len();
+        assert_eq!(count(&Asked::All), (all, 0));
+        assert_eq!(count(&Asked::Faults), (faults, 0));
+        assert_eq!(count(&Asked::Usual), (CHECKS.len() + 1, BY_TURNS.len()));
+        assert_eq!(count(&named(&["two VLANs", "crash"])), (2, 0));
+        assert_eq!(count(&named(&["no such"])), (0, 0));
     }
 
     #[test]
     fn each_has_its_turn() {
         let first = |of: fn(Plan) -> Option<Check>| {
-            let names = (0..100).filter_map(|seed| of(plan(&[], false, seed)).map(|check| check.0));
+            let names =
+                (0..100).filter_map(|seed| of(plan(&Asked::Usual, seed)).map(|check| check.0));
             names.collect::<BTreeSet<&str>>().len()
         };
         assert_eq!(first(|plan| plan.always.last().copied()), FAULTS.len());
         assert_eq!(first(|plan| plan.in_time.first().copied()), BY_TURNS.len());
         let names: BTreeSet<&str> =
-            plan(&[], false, 7).in_time.iter().map(|check| check.0).collect();
+            plan(&Asked::Usual, 7).in_time.iter().map(|check| check.0).collect();
         assert_eq!(names.len(), BY_TURNS.len());
     }
 }

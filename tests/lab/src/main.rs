@@ -40,6 +40,7 @@ mod two_pools;
 mod vlans;
 
 use anyhow::{Result, bail};
+use checks::Asked;
 use clap::{Parser, Subcommand};
 use machine::Machine;
 use net::NAMESPACE;
@@ -95,8 +96,11 @@ enum Verb {
     Test {
         /// Only those whose name contains one of these
         only: Vec<String>,
+        /// All that fails in the field
+        #[arg(long, conflicts_with = "only")]
+        faults: bool,
         /// Those that take long, too
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["only", "faults"])]
         all: bool,
     },
 }
@@ -130,7 +134,10 @@ fn run() -> Result<()> {
         Verb::Plugd => plug::serve(&lab),
         Verb::Bench { only } => bench::run(&lab, &only),
         Verb::Demo => checks::demo(&lab),
-        Verb::Test { only, all } => checks::test(&lab, &only, all),
+        Verb::Test { all: true, .. } => checks::test(&lab, &Asked::All),
+        Verb::Test { faults: true, .. } => checks::test(&lab, &Asked::Faults),
+        Verb::Test { only, .. } if only.is_empty() => checks::test(&lab, &Asked::Usual),
+        Verb::Test { only, .. } => checks::test(&lab, &Asked::Named(only)),
     }
 }
 

@@ -182,7 +182,7 @@ pub(crate) fn both_links(lab: &Lab) -> Result<()> {
 }
 
 /// Whether resilvers and scrubs make progress on a node: a parameter of ZFS (zfs(4), `zfs_scan_suspend_progress`).
-fn hold_scans(lab: &Lab, node: &Machine, hold: bool) -> Result<()> {
+pub(crate) fn hold_scans(lab: &Lab, node: &Machine, hold: bool) -> Result<()> {
     let parameter = "/sys/module/zfs/parameters/zfs_scan_suspend_progress";
     ssh::run(lab, node, &format!("echo {} > {parameter}", u8::from(hold))).map(|_| ())
 }
@@ -201,6 +201,12 @@ fn resilver_held(lab: &Lab, active: &Machine, standby: &Machine) -> Result<()> {
     })?;
     ensure!(is_marked(lab, active, standby)?, "{} is not marked", standby.name);
     Ok(())
+}
+
+/// How many resilvers ZFS has told of.
+fn resilvers(lab: &Lab, node: &Machine) -> Result<usize> {
+    let events = ssh::run(lab, node, "zpool events -H san-pool")?;
+    Ok(events.matches("sysevent.fs.zfs.resilver_start").count())
 }
 
 /// A planned move while the standby's legs are resilvered: it is allowed, since all legs are there, and the resilver ends on
@@ -276,7 +282,13 @@ pub(crate) fn dies_while_resilvering(lab: &Lab) -> Result<()> {
     let quorum = Machine::named("quorum-c")?;
     stage("the standby's legs are resilvered", || resilver_held(lab, first, second))?;
     writer.await_more(BLOCKS)?;
-    stage("the resilver is interrupted, and begins anew", || resilver_held(lab, first, second))?;
+    stage("the resilver is interrupted, and begins anew", || {
+        let before = resilvers(lab, first)?;
+        resilver_held(lab, first, second)?;
+        let now = resilvers(lab, first)?;
+        ensure!(now > before, "{now} resilvers have begun, as before");
+        Ok(())
+    })?;
     writer.await_more(BLOCKS)?;
     stage(&format!("{} dies, {} refuses", first.name, second.name), || {
         plug::damage(lab, first, plug::Fault::StaysOff)?;

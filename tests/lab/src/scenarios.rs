@@ -3,6 +3,7 @@
 use crate::faults::await_one_half;
 use crate::load::{self, Acks, Writer};
 use crate::machine::{self, MACHINES, Machine};
+use crate::orders::hold_scans;
 use crate::pool_checks::{Hand, POOL};
 use crate::snapshot::{self, Kind};
 use crate::state::Lab;
@@ -220,6 +221,7 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
     stage("the storage link is cut, the pool goes on with one half", || {
         net::connect("stor", standby.id, false)?;
         await_one_half(lab, active)?;
+        await_missing(lab, active, 2)?;
         writer.await_more(BLOCKS)?;
         ensure!(state()?.trim() != "SUSPENDED", "the pool is suspended");
         let said = Hand { lab, node: active }.act(POOL, "OCF_CHECK_LEVEL=10", "monitor")?;
@@ -228,7 +230,8 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
     })?;
     stage("the link is back, the pool heals", || {
         net::connect("stor", standby.id, true)?;
-        await_healed(lab, active, standby)
+        await_healed(lab, active, standby)?;
+        await_missing(lab, active, 0)
     })?;
     writer.await_more(BLOCKS)?;
     let acks = writer.stop()?;
@@ -237,6 +240,15 @@ pub(crate) fn link_cut(lab: &Lab) -> Result<()> {
     ensure!(!plug::log(lab).exists(), "somebody was fenced");
     timeline::print(lab, acks.times[0], &[active], &acks)?;
     judge(lab, &acks)
+}
+
+/// Waits until the cluster knows how many legs of the other node a node misses.
+fn await_missing(lab: &Lab, node: &Machine, count: u32) -> Result<()> {
+    let ask = format!("attrd_updater --query --node {} --name hasan-legs-missing", node.name);
+    await_until(&format!("{count} legs are missing"), timers::CLUSTER, || {
+        let said = ssh::run(lab, node, &ask)?;
+        if said.contains(&format!("value=\"{count}\"")) { Ok(()) } else { bail!(said) }
+    })
 }
 
 /// Gives a machine power again whose plug had stayed off.
@@ -256,6 +268,41 @@ pub(crate) fn await_healed(lab: &Lab, active: &Machine, returned: &Machine) -> R
 /// ONLINE: the standby is marked, the pool is scrubbed until nothing is wrong, and the mark goes.
 pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
     let (active, standby, mut writer) = written_to(lab)?;
+    damage(lab, active, standby)?;
+    stage("it is scrubbed until all is right", || await_healed(lab, active, standby))?;
+    check_scrubbed(lab, active)?;
+    writer.await_more(BLOCKS)?;
+    judge_unfenced(lab, writer)
+}
+
+/// The same, and the active node dies before all is right: the standby, whose legs are ONLINE, does not serve.
+pub(crate) fn silent_damage_and_death(lab: &Lab) -> Result<()> {
+    let (active, standby, mut writer) = written_to(lab)?;
+    let quorum = Machine::named("quorum-c")?;
+    hold_scans(lab, active, true)?;
+    damage(lab, active, standby)?;
+    let leg = first_leg(standby);
+    let status = pool_status(lab, active)?;
+    let is_online = status.lines().any(|line| line.contains(leg) && line.contains("ONLINE"));
+    ensure!(is_online, "{leg} is not ONLINE:\n{status}");
+    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
+        plug::damage(lab, active, plug::Fault::StaysOff)?;
+        machine::kill(lab, active)?;
+        await_refusal(lab, quorum, standby)?;
+        check_no_pool(lab, standby)
+    })?;
+    stage(&format!("{} is back, and scrubs until all is right", active.name), || {
+        power_up(lab, active)?;
+        cluster::await_placed(lab, quorum, Some(active.name))?;
+        await_healed(lab, active, standby)?;
+        check_scrubbed(lab, active)
+    })?;
+    writer.await_more(BLOCKS)?;
+    judge(lab, &writer.stop()?)
+}
+
+/// Damages a disk of the standby, and waits until that is known.
+fn damage(lab: &Lab, active: &Machine, standby: &Machine) -> Result<()> {
     let leg = first_leg(standby);
     // Labels lie in the first 4.5 MiB and in the last half; what lies between is the pool's.
     let fill = "set -e; zfs create -o mountpoint=/filler -o compression=off san-pool/filler
@@ -271,8 +318,11 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
             let mark = ssh::run(lab, active, &query_mark(standby))?;
             if mark.trim() == "none" { bail!("it bears no mark") } else { Ok(()) }
         })
-    })?;
-    stage("it is scrubbed until all is right", || await_healed(lab, active, standby))?;
+    })
+}
+
+/// ZFS has read all that the pool holds, and it was right.
+fn check_scrubbed(lab: &Lab, active: &Machine) -> Result<()> {
     let status = ssh::run(
         lab,
         active,
@@ -280,8 +330,7 @@ pub(crate) fn silent_damage(lab: &Lab) -> Result<()> {
     )?;
     ensure!(status.contains("with 0 errors"), "not scrubbed:\n{status}");
     ensure!(status.contains("was scrubbed, and all that it holds is right"), "{status}");
-    writer.await_more(BLOCKS)?;
-    judge_unfenced(lab, writer)
+    Ok(())
 }
 
 fn await_healthy(lab: &Lab, node: &Machine) -> Result<()> {
