@@ -102,11 +102,6 @@ make_resources() {
     P resource defaults update resource-stickiness=200 failure-timeout=120s migration-threshold=3 \
         multiple-active=stop_unexpected
     make_stonith
-    local node
-    for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
-        grep -qE "name=\"pcmk_host_(list|map)\" value=\"[^\"]*$node" "$CIB" ||
-            echo "Warning: no fence device has $node in pcmk_host_list: while $node is lost, nothing starts anywhere" >&2
-    done
 
     P resource create zfs-pool ocf:hasan:zfs-pool pool="$POOL" \
         op start timeout="$START_TIMEOUT" op stop timeout="$STOP_TIMEOUT" $op_monitor \
@@ -143,6 +138,14 @@ make_resources() {
     done
 }
 
+warn_of_unfenced() {
+    local node
+    for node in "$NODE_A" "$NODE_B" "$QUORUM"; do
+        grep -qE "name=\"pcmk_host_(list|map)\" value=\"[^\"]*$node" "$CIB" ||
+            echo "Warning: no fence device has $node in pcmk_host_list: while $node is lost, nothing starts anywhere" >&2
+    done
+}
+
 # Not even a probe: the quorum node has neither ZFS nor a target.
 never_on_quorum() {
     P constraint location add "never-$1" "$1" "$QUORUM" -INFINITY resource-discovery=never
@@ -151,11 +154,12 @@ never_on_quorum() {
 if [ "$CLUSTER_EXISTS" = no ]; then
     # What is wrong in the block above shows before anything is made.
     cibadmin --empty >"$CIB"
-    make_resources
+    make_resources 2>&1 | sed 's/^/trying: /'
     make_cluster
 fi
 pcs cluster cib "$CIB"
 cp "$CIB" "$CIB.old"
 make_resources
+warn_of_unfenced
 pcs cluster cib-push "$CIB" diff-against="$CIB.old"
 echo "made: watch it with  pcs status"
