@@ -277,19 +277,10 @@ fn check_mark_outlived_resilver(lab: &Lab, active: &Machine, marked: &Machine) -
 fn reach(lab: &Lab, active: &Machine, moment: Moment, writer: &mut Writer) -> Result<()> {
     match moment {
         Moment::LinkCut => Ok(()),
-        Moment::BeforeMark => {
+        Moment::BeforeMark | Moment::Marked => {
             await_held(lab, active, 1)?;
             let acknowledged = writer.acks().count;
-            // The watch gives a request up after some time, and asks anew.
-            await_held(lab, active, 2)?;
-            let more = writer.acks().count - acknowledged;
-            ensure!(more == 0, "{more} blocks were acknowledged with one leg, and no mark");
-            Ok(())
-        }
-        Moment::Marked => {
-            await_held(lab, active, 1)?;
-            let acknowledged = writer.acks().count;
-            // The watch gives a request up after some time, though the cluster has taken it, and asks anew.
+            // The watch gives a request up after some time, also one that the cluster has taken, and asks anew.
             await_held(lab, active, 2)?;
             let more = writer.acks().count - acknowledged;
             ensure!(more == 0, "{more} blocks were acknowledged before the mark was read back");

@@ -4,8 +4,8 @@
 use crate::faults::await_one_half;
 use crate::machine::{self, Machine};
 use crate::scenarios::{
-    BLOCKS, await_healed, await_refusal, await_unmarked, check_no_pool, first_leg, judge,
-    judge_unfenced, other, pool_status, power_up, query_mark, written_to,
+    BLOCKS, await_healed, await_refusal, await_unmarked, check_no_pool, dies_and_other_refuses,
+    first_leg, judge, judge_unfenced, other, pool_status, power_up, query_mark, written_to,
 };
 use crate::state::Lab;
 use crate::storm::fenced;
@@ -48,12 +48,7 @@ pub(crate) fn disk_fails(lab: &Lab) -> Result<()> {
         ensure!(is_here, "the other leg is not ONLINE:\n{status}");
         Ok(())
     })?;
-    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
-        plug::damage(lab, active, plug::Fault::StaysOff)?;
-        machine::kill(lab, active)?;
-        await_refusal(lab, quorum, standby)?;
-        check_no_pool(lab, standby)
-    })?;
+    dies_and_other_refuses(lab, active, standby)?;
     stage(&format!("{} is back, and serves without the disk", active.name), || {
         power_up(lab, active)?;
         cluster::await_placed(lab, quorum, Some(active.name))?;
@@ -257,12 +252,7 @@ pub(crate) fn detached(lab: &Lab) -> Result<()> {
         ensure!(is_marked(lab, quorum, standby)?, "{} is not marked", standby.name);
         writer.await_more(BLOCKS)
     })?;
-    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
-        plug::damage(lab, active, plug::Fault::StaysOff)?;
-        machine::kill(lab, active)?;
-        await_refusal(lab, quorum, standby)?;
-        check_no_pool(lab, standby)
-    })?;
+    dies_and_other_refuses(lab, active, standby)?;
     stage(&format!("{} is back, and the legs are attached", active.name), || {
         power_up(lab, active)?;
         cluster::await_placed(lab, quorum, Some(active.name))?;
@@ -290,12 +280,7 @@ pub(crate) fn dies_while_resilvering(lab: &Lab) -> Result<()> {
         Ok(())
     })?;
     writer.await_more(BLOCKS)?;
-    stage(&format!("{} dies, {} refuses", first.name, second.name), || {
-        plug::damage(lab, first, plug::Fault::StaysOff)?;
-        machine::kill(lab, first)?;
-        await_refusal(lab, quorum, second)?;
-        check_no_pool(lab, second)
-    })?;
+    dies_and_other_refuses(lab, first, second)?;
     stage(&format!("{} is back", first.name), || {
         power_up(lab, first)?;
         let active = Machine::named(&cluster::await_placed(lab, quorum, None)?)?;

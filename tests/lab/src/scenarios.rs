@@ -192,6 +192,16 @@ pub(crate) fn await_refusal(lab: &Lab, from: &Machine, node: &Machine) -> Result
     })
 }
 
+/// The active node dies and stays off, and the other one does not serve from its own legs.
+pub(crate) fn dies_and_other_refuses(lab: &Lab, active: &Machine, standby: &Machine) -> Result<()> {
+    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
+        plug::damage(lab, active, plug::Fault::StaysOff)?;
+        machine::kill(lab, active)?;
+        await_refusal(lab, Machine::named("quorum-c")?, standby)?;
+        check_no_pool(lab, standby)
+    })
+}
+
 /// All power fails, and only the node that had the pool last gets it back: it serves alone, since nobody can have written
 /// after it.
 pub(crate) fn last_owner(lab: &Lab) -> Result<()> {
@@ -285,12 +295,7 @@ pub(crate) fn silent_damage_and_death(lab: &Lab) -> Result<()> {
     let status = pool_status(lab, active)?;
     let is_online = status.lines().any(|line| line.contains(leg) && line.contains("ONLINE"));
     ensure!(is_online, "{leg} is not ONLINE:\n{status}");
-    stage(&format!("{} dies, {} refuses", active.name, standby.name), || {
-        plug::damage(lab, active, plug::Fault::StaysOff)?;
-        machine::kill(lab, active)?;
-        await_refusal(lab, quorum, standby)?;
-        check_no_pool(lab, standby)
-    })?;
+    dies_and_other_refuses(lab, active, standby)?;
     stage(&format!("{} is back, and scrubs until all is right", active.name), || {
         power_up(lab, active)?;
         cluster::await_placed(lab, quorum, Some(active.name))?;
