@@ -83,8 +83,9 @@ pub(crate) fn read(machine: &Machine, source: &Source, tpg: u64) -> Result<Acces
             Fault::generic(format!("the file of initiators {} is not there", path.display()))
         })?;
         let (lines, wrong) = parse(&text);
-        access.is_doubtful = !wrong.is_empty() || lines.is_empty() && source.initiators.is_empty();
-        let nobody = lines.is_empty().then(|| "it names no initiator".to_string());
+        let is_nobody = lines.is_empty() && source.initiators.is_empty();
+        access.is_doubtful = !wrong.is_empty() || is_nobody;
+        let nobody = is_nobody.then(|| "it names no initiator".to_string());
         let wrong = wrong.into_iter().chain(nobody);
         access.troubles.extend(wrong.map(|wrong| format!("{}: {wrong}", path.display())));
         if lines.values().any(Option::is_some) {
@@ -250,6 +251,11 @@ mod tests {
             assert_eq!(access.troubles.len(), 1, "{text}");
         }
         let access = keep(&format!("{TWO}\n"));
+        assert_eq!((access.initiators.len(), access.troubles.len()), (1, 0));
+        // Beside the parameter the file may be empty.
+        keep("");
+        let both = Source { initiators: BTreeSet::from([TWO.to_string()]), ..source.clone() };
+        let access = read_or_keep(&machine, &both, 1, &tpg);
         assert_eq!((access.initiators.len(), access.troubles.len()), (1, 0));
         std::fs::remove_dir_all(root).unwrap();
     }
