@@ -100,8 +100,17 @@ impl Watch {
                  {timeout} s); when the pool is elsewhere: iscsiadm -m node -T {0} --logout",
                 backend.peer.iqn
             )),
-            Step::MakeMap(leg, disk) => self.make_map(machine, leg, disk)?,
-            Step::ExchangePath(leg, disk) => self.exchange_path(machine, leg, disk)?,
+            // What it is now is for the next pass.
+            Step::MakeMap(_, disk) | Step::ExchangePath(_, disk) | Step::ReinstatePath(_, disk)
+                if !is_as_it_was(machine, disk)? => {}
+            Step::MakeMap(leg, disk) => {
+                legs::make_remote(machine, leg, &disk.block, disk.sectors)?;
+                self.arrived(leg, "is here");
+            }
+            Step::ExchangePath(leg, disk) => {
+                legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
+                self.arrived(leg, "is here under another device");
+            }
             Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk)?,
             Step::RetryPath(leg, disk) => {
                 tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
@@ -134,26 +143,7 @@ impl Watch {
         result
     }
 
-    fn make_map(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
-        if is_as_it_was(machine, disk)? {
-            legs::make_remote(machine, leg, &disk.block, disk.sectors)?;
-            self.arrived(leg, "is here");
-        }
-        Ok(())
-    }
-
-    fn exchange_path(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
-        if is_as_it_was(machine, disk)? {
-            legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
-            self.arrived(leg, "is here under another device");
-        }
-        Ok(())
-    }
-
     fn reinstate(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
-        if !is_as_it_was(machine, disk)? {
-            return Ok(());
-        }
         // An exchange of the path that was cut off leaves a map that knows this disk and does not use it.
         legs::reinstate_path(machine, leg, &disk.numbers)
             .or_else(|_| legs::exchange_path(machine, leg, &disk.block, disk.sectors))?;
@@ -237,8 +227,8 @@ impl Watch {
     }
 }
 
-/// Whether the disk is what it seems to be: a session that comes back may carry another one behind the same number. A disk that
-/// is another leg's, or smaller than it was, is for the next pass, which sees it so.
+/// Whether the disk is what it seems to be: a session that comes back may carry another one behind the same number, or a
+/// smaller one.
 fn is_as_it_was(machine: &Machine, disk: &Disk) -> Result<bool, Fault> {
     let now = iscsi::reread(machine, disk)?;
     Ok(now.is_some_and(|now| now.serial == disk.serial && now.sectors >= disk.sectors))

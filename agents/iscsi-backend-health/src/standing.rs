@@ -103,7 +103,7 @@ impl Standing {
 /// Whether a pool is about to be here, which the kernel does not show yet.
 fn is_importing(machine: &Machine, backend: &Backend) -> Result<bool, Fault> {
     for pool in &backend.pools {
-        if machine.is_locked(&zfs::import_lock(pool))? {
+        if zfs::is_importing(machine, pool)? {
             return Ok(true);
         }
     }

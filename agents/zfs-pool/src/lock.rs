@@ -5,20 +5,15 @@
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::processes;
-use hasan::zfs::import_lock as path;
+use hasan::zfs::{import_lock, is_importing};
 use std::fs::File;
 
 /// The programs that an import runs under the lock.
 const IMPORTERS: [&str; 2] = ["zpool", "zhack"];
 
-/// Whether an import of the pool is under way.
-pub(crate) fn is_held(machine: &Machine, pool: &str) -> Result<bool, Fault> {
-    machine.is_locked(&path(pool))
-}
-
 /// Takes the lock; waits for an import that is under way, as long as the machine's deadline allows.
 pub(crate) fn take(machine: &Machine, pool: &str) -> Result<File, Fault> {
-    let lock = machine.await_lock(&path(pool), machine.time_left())?;
+    let lock = machine.await_lock(&import_lock(pool), machine.time_left())?;
     lock.ok_or_else(|| {
         Fault::generic(format!("an earlier import of the pool {pool} did not end in time"))
     })
@@ -26,16 +21,17 @@ pub(crate) fn take(machine: &Machine, pool: &str) -> Result<File, Fault> {
 
 /// Ends an import that is under way, and waits until it has ended.
 pub(crate) fn end_import(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    if !is_held(machine, pool)? {
+    if !is_importing(machine, pool)? {
         return Ok(());
     }
-    for process in processes::with_open(machine, |target| target == path(pool))? {
+    for process in processes::with_open(machine, |target| target == import_lock(pool))? {
         if IMPORTERS.contains(&process.name.as_str()) {
             tracing::warn!("ending the import by {process}");
             process.kill();
         }
     }
-    let ended = machine.await_condition(machine.time_left(), || Ok(!is_held(machine, pool)?))?;
+    let ended =
+        machine.await_condition(machine.time_left(), || Ok(!is_importing(machine, pool)?))?;
     if ended {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The state of the pool on this node. Healthy, it costs the reading of a file and no program.
 
-use crate::{DEGRADED_IS_OK, lock, start};
+use crate::{DEGRADED_IS_OK, start};
 use hasan::machine::Machine;
 use hasan::ocf::{self, Fault, Outcome, Rc, Values};
 use hasan::pacemaker::{self, Change, Cib, Condition, Owner};
@@ -12,6 +12,11 @@ const CHECKED: &str = "hasan:checked";
 
 /// How long `zpool status` may take, and the cluster's tools; and half of what time there is.
 const DETAILS: Duration = Duration::from_secs(10);
+
+/// The machine for such a question.
+fn in_brief(machine: &Machine) -> Machine {
+    machine.with_time(DETAILS.min(machine.time_left() / 2))
+}
 
 pub(crate) fn monitor(machine: &Machine, pool: &str, values: &Values) -> Outcome {
     let Some(state) = zfs::settled_pool_state(machine, pool, zfs::BETWEEN)? else {
@@ -53,7 +58,7 @@ fn check_vdevs(machine: &Machine, pool: &str, state: &PoolState) -> Result<(), F
 /// A pool that was moved by hand runs with the other node's record: neither would be allowed to let the other's legs go, nor to
 /// take the pool over. A cluster that gives no answer says nothing of the pool.
 fn is_recorded(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let brief = machine.with_time(DETAILS.min(machine.time_left() / 2));
+    let brief = in_brief(machine);
     let ask = || -> Result<_, Fault> {
         let cib = pacemaker::cib(&brief)?;
         Ok((cib.owner(pool)?, cib, pacemaker::own_name(&brief)?))
@@ -68,8 +73,7 @@ fn is_recorded(machine: &Machine, pool: &str) -> Result<(), Fault> {
     let Some(record) = record.as_ref().filter(|record| record.node == own) else {
         return Err(Fault::new(Rc::Degraded, not_recorded(pool, &own, record.as_ref())));
     };
-    let brief = machine.with_time(DETAILS.min(machine.time_left() / 2));
-    if let Err(fault) = record_cut(&brief, pool, record, &cib) {
+    if let Err(fault) = record_cut(&in_brief(machine), pool, record, &cib) {
         tracing::warn!("the record of who has the pool {pool}: {}", fault.reason);
     }
     Ok(())
@@ -109,7 +113,7 @@ pub(crate) fn unusable(pool: &str, state: &PoolState) -> Fault {
 
 /// No pool in the kernel means no pool only while nobody imports it.
 fn absent(machine: &Machine, pool: &str) -> Outcome {
-    if lock::is_held(machine, pool)? {
+    if zfs::is_importing(machine, pool)? {
         return Err(Fault::generic(format!("an import of the pool {pool} is under way")));
     }
     Ok(Rc::NotRunning)
@@ -125,7 +129,7 @@ fn write_and_sync(machine: &Machine, pool: &str) -> Result<(), Fault> {
 
 /// The vdevs that are not well, in words; empty if all are. Only a deep look, and a pool that is not well, pay for it.
 fn unwell(machine: &Machine, pool: &str) -> Result<String, Fault> {
-    let machine = machine.with_time(DETAILS.min(machine.time_left() / 2));
+    let machine = in_brief(machine);
     let status = zfs::parse_status(&machine.run("zpool", &["status", "-p", pool])?)?;
     let is_leaf = |vdev: &&zfs::Vdev| {
         vdev.name != pool && !vdev.name.starts_with("mirror-") && !vdev.name.starts_with("raidz")

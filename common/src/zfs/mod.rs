@@ -268,6 +268,11 @@ pub fn import_lock(pool: &str) -> PathBuf {
     PathBuf::from(format!("/run/hasan/zfs-pool.{pool}.lock"))
 }
 
+/// Whether an import of the pool is under way on this node.
+pub fn is_importing(machine: &Machine, pool: &str) -> Result<bool, Fault> {
+    machine.is_locked(&import_lock(pool))
+}
+
 /// The zvols whose links are below a folder of /dev/zvol, partitions too: the kernel's name (`zd16`) and the link.
 pub fn zvol_links(machine: &Machine, folder: &Path) -> Result<BTreeMap<String, PathBuf>, Fault> {
     let mut links = BTreeMap::new();
