@@ -3,7 +3,7 @@
 
 use crate::AGENTS;
 use crate::report::Report;
-use crate::root::Root;
+use crate::root::{Root, Said};
 use anyhow::Result;
 
 /// What no schema of resource agents may take.
@@ -53,8 +53,50 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
         }
         reports.push(report);
     }
+    reports.push(manual_pages(root)?);
     reports.push(fence_agent(root)?);
     Ok(reports)
+}
+
+/// Manual pages of resource agents, made as resource-agents makes those of its own: by two style sheets.
+fn manual_pages(root: &Root) -> Result<Report> {
+    let name = "manual pages by ra2refentry, and docbook-xsl";
+    let mut report = Report::of_package(root, name, "docbook-xsl")?;
+    let refentry = "xsltproc --nonet --novalid --stringparam provider hasan /usr/share/resource-agents/ra2refentry.xsl -";
+    // DocBook's own document type is not there, and not needed.
+    let docbook = "xsltproc --nonet --novalid --stringparam man.output.quietly 1 \
+        /usr/share/xml/docbook/stylesheet/docbook-xsl/manpages/docbook.xsl -";
+    for agent in AGENTS {
+        let metadata = format!("/usr/lib/ocf/resource.d/hasan/{agent} meta-data");
+        let make = |edit: &str| {
+            format!(
+                "set -o pipefail; {metadata} {edit} | {refentry} | {docbook} && {}",
+                shown(&format!("ocf_hasan_{agent}.7"))
+            )
+        };
+        let said = report.run(root, &make(""), 0, &[])?;
+        report.check(agent, lines(&said) > 30, &said.text);
+        let spoilt = root.run(&make("| sed '/<.resource-agent>/d'"))?;
+        report.check(
+            &format!("{agent} cut off"),
+            spoilt.code != 0 && spoilt.text.contains("parser error"),
+            &spoilt.text,
+        );
+    }
+    Ok(report)
+}
+
+/// Shows a manual page on wide paper, since a style sheet may make one word of a long list; and says nothing but warnings and
+/// the number of lines.
+fn shown(page: &str) -> String {
+    format!(
+        "MANWIDTH=200 man --warnings --encoding=UTF-8 --local-file {page} 2>&1 > page.txt && grep -c . page.txt"
+    )
+}
+
+/// The number of lines, if that is all there is; warnings would stand before it.
+fn lines(said: &Said) -> u32 {
+    said.text.trim().parse().unwrap_or(0)
 }
 
 fn fence_agent(root: &Root) -> Result<Report> {
@@ -73,14 +115,11 @@ fn fence_agent(root: &Root) -> Result<Report> {
             format!("fence_smartplug -o {action} | sed 's/vendor-url>/vendor>/g' | {lint}");
         report.run(root, &spoilt, 3, &[])?;
     }
-    // The style sheet makes one word of all types of plugs: it needs a wide page.
     let page = format!(
-        "set -o pipefail; fence_smartplug -o manpage | xsltproc --nonet {folder}/fence2man.xsl - > page.8 && \
-         MANWIDTH=200 man --warnings --encoding=UTF-8 --local-file page.8 2>&1 > page.txt && grep -c . page.txt"
+        "set -o pipefail; fence_smartplug -o manpage | xsltproc --nonet {folder}/fence2man.xsl - > page.8 && {}",
+        shown("page.8")
     );
     let said = report.run(root, &page, 0, &[])?;
-    // Warnings would stand before the number.
-    let lines: Option<u32> = said.text.trim().parse().ok();
-    report.check("the manual page", lines.is_some_and(|lines| lines > 100), &said.text);
+    report.check("the manual page", lines(&said) > 100, &said.text);
     Ok(report)
 }
