@@ -3,12 +3,12 @@
 TARGET := x86_64-unknown-linux-musl
 LAB := target/release/lab
 
-.PHONY: demo test test-all faults bench check others conformance mutants lab-test build lab tools clean
+.PHONY: demo test test-all faults bench check others conformance mutants mutant lab-test build lab tools clean
 
 demo: lab
 	$(LAB) demo
 
-test: check others conformance lab-test
+test: check others conformance mutant lab-test
 
 # What needs no machine: formatting, lints, unit tests.
 check: tools
@@ -28,11 +28,15 @@ conformance: build
 mutants: tools
 	tests/conformance/mutants.sh
 
+# One of them, by a seed.
+mutant: conformance
+	tests/conformance/mutants.sh one
+
 # Real machines: Debian 12; and all there is on Debian 12 and 13, which takes hours.
 lab-test: lab
 	$(LAB) test
 
-test-all: check others conformance lab
+test-all: check others conformance mutants lab
 	$(LAB) test --all
 	$(LAB) --release trixie test --all
 

@@ -33,16 +33,23 @@ struct Case {
 }
 
 /// What our agents rely on. A monitor may fail twice here.
-const CASES: [Case; 8] = [
+const CASES: [Case; 11] = [
     // "Not here" is taken from 2 and 5, too, so nobody may say that of what may be active.
     Case { action: "probe", codes: &[2, 5, 7], calls: "probe" },
     Case { action: "probe", codes: &[0, 1, 3, 4, 6, 42, 190], calls: "probe stop" },
+    // What is promoted, well or not, is none of ours.
+    Case { action: "probe", codes: &[8, 9, 191], calls: "probe demote stop" },
     // A degraded one is left alone.
     Case { action: "monitor", codes: &[0, 190], calls: "probe start monitor" },
     Case {
         action: "monitor",
         codes: &[1, 3, 7, 42],
         calls: "probe start monitor stop start monitor stop",
+    },
+    Case {
+        action: "monitor",
+        codes: &[8, 9, 191],
+        calls: "probe start monitor demote stop start monitor demote stop",
     },
     // They are not tried again here.
     Case { action: "monitor", codes: &[2, 4, 5, 6], calls: "probe start monitor stop" },
@@ -51,9 +58,15 @@ const CASES: [Case; 8] = [
         codes: &[SLEEP],
         calls: "probe start monitor stop start monitor stop",
     },
+    // Nobody may end a start with 190: Pacemaker 2.1.5 begins it again and again, 3.0 takes it for well.
     Case { action: "start", codes: &[1, 2, 3, 4, 5, 6, 7, 42], calls: "probe start stop" },
+    Case { action: "start", codes: &[8, 9, 191], calls: "probe start demote stop" },
     // Without fencing nothing more is done.
-    Case { action: "stop", codes: &[1, 2, 5, 6, 7], calls: "probe start monitor stop" },
+    Case {
+        action: "stop",
+        codes: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 42, 191],
+        calls: "probe start monitor stop",
+    },
 ];
 /// No code: it does not end by itself.
 const SLEEP: u32 = 999;

@@ -35,6 +35,10 @@ enum Then {
     Recovers,
     /// The other storage node serves, after a fencing.
     Moves,
+    /// The other storage node serves, after a stop.
+    Leaves,
+    /// Nobody serves.
+    Ends,
 }
 
 /// Asks it.
@@ -68,6 +72,16 @@ pub(crate) fn ask(root: &Root) -> Result<Vec<Report>> {
             Then::Recovers,
             "luns-hypervisor",
         ),
+        // What each kind of code means on more than one node: soft above, hard, fatal.
+        (
+            "the pool's monitor finds it not installed",
+            failed(pool, &active, 5),
+            Then::Leaves,
+            "zfs-pool",
+        ),
+        ("it finds wrong arguments", failed(pool, &active, 2), Then::Leaves, "zfs-pool"),
+        ("it has no permission", failed(pool, &active, 4), Then::Leaves, "zfs-pool"),
+        ("it finds a wrong configuration", failed(pool, &active, 6), Then::Ends, "zfs-pool"),
         ("the active node dies", format!("--node-fail={active}"), Then::Moves, "Fence"),
         ("the pool's stop fails", failed("zfs-pool_stop_0", &active, 1), Then::Moves, "Fence"),
     ];
@@ -223,10 +237,15 @@ fn judge(
                 && !of_served.iter().any(|line| line.contains("->"))
                 && !fenced(active)
         }
-        Then::Moves => {
+        Then::Moves | Then::Leaves => {
             of_served.len() == SERVED.len()
                 && of_served.iter().all(|line| line.contains(&path))
-                && fenced(active)
+                && fenced(active) == matches!(then, Then::Moves)
+        }
+        Then::Ends => {
+            of_served.len() == SERVED.len()
+                && of_served.iter().all(|line| line.contains("Stop "))
+                && !fenced(active)
         }
     };
     report.check(what, is_so, &summary.join("\n"));
