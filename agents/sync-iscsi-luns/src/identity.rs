@@ -54,6 +54,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) naming: &'a Naming,
     /// The zvols that the group shows already.
     pub(crate) live: &'a BTreeMap<String, Live>,
+    /// The zvols that another group shows, and which one.
+    pub(crate) elsewhere: &'a BTreeMap<String, String>,
     /// Numbers of LUNs in the group that are over something else.
     pub(crate) foreign: &'a BTreeSet<u64>,
     /// Set when the group is at work, and others may be changing it.
@@ -174,6 +176,9 @@ fn standing(seen: &Seen<'_>, zvol: &Dataset) -> Standing {
     // It is served: whatever its properties say now, its initiators go on.
     if seen.live.contains_key(&zvol.name) {
         return Standing::Serve;
+    }
+    if let Some(group) = seen.elsewhere.get(&zvol.name) {
+        return Standing::Skip(format!("it is a LUN of {group} already"));
     }
     if zvol.is("volmode", "none") {
         return Standing::Leave("volmode is none".to_string(), None);

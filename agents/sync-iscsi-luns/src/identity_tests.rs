@@ -48,6 +48,7 @@ fn judged(
         pool_guid: 7,
         naming: &naming,
         live,
+        elsewhere: &BTreeMap::new(),
         foreign: &foreign,
         patience,
         served: None,
@@ -115,6 +116,7 @@ fn names_follow_the_rule_or_what_was_adopted() {
                 pool_guid: 7,
                 naming: &naming,
                 live: &live,
+                elsewhere: &BTreeMap::new(),
                 foreign: &foreign,
                 patience: None,
             };
@@ -225,12 +227,35 @@ fn a_lun_that_was_never_made_is_made_at_once() {
             pool_guid: 7,
             naming: &Naming::Proxmox,
             live: &BTreeMap::new(),
+            elsewhere: &BTreeMap::new(),
             foreign: &BTreeSet::new(),
             patience: PATIENCE,
             served: Some(&served),
         };
         assert_eq!(identities(&seen).luns.len(), want, "{served:?}");
     }
+}
+
+#[test]
+fn a_zvol_that_another_group_shows_is_left_to_it() {
+    let datasets = [root(&[]), zvol("p/v/a", 10, &[]), zvol("p/v/b/c", 11, &[(LUN, "0")])];
+    let group = "iqn.2025-01.lab.home:b/tpgt_1".to_string();
+    let seen = Seen {
+        root: "p/v",
+        datasets: &datasets,
+        pool_guid: 7,
+        naming: &Naming::Proxmox,
+        live: &BTreeMap::new(),
+        elsewhere: &BTreeMap::from([("p/v/b/c".to_string(), group)]),
+        foreign: &BTreeSet::new(),
+        patience: None,
+        served: None,
+    };
+    let result = identities(&seen);
+    assert_eq!(result.luns.iter().map(|each| each.zvol.as_str()).collect::<Vec<_>>(), ["p/v/a"]);
+    assert!(!result.notes.contains_key("p/v/b/c"), "{:?}", result.notes);
+    let why = why(&result.skipped, "p/v/b/c").unwrap();
+    assert_eq!(why, "it is a LUN of iqn.2025-01.lab.home:b/tpgt_1 already");
 }
 
 #[test]

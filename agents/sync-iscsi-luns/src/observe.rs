@@ -2,7 +2,7 @@
 
 use crate::Config;
 use crate::identity::{Live, PROPERTIES, SERIAL};
-use hasan::lio::{self, Backstore, Tpg, TpgName};
+use hasan::lio::{self, Backstore, BackstoreName, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Dataset};
@@ -12,10 +12,14 @@ use std::path::{Path, PathBuf};
 /// Persistent reservations by serial; `None` where they cannot be read.
 pub(crate) type Reserved = BTreeMap<String, Option<String>>;
 
+/// The backstores over zvols of ours that another group shows, and which one.
+pub(crate) type Elsewhere = BTreeMap<BackstoreName, String>;
+
 /// What there is.
 pub(crate) struct Actual {
     pub(crate) tpg: Option<Tpg>,
     pub(crate) backstores: Vec<Backstore>,
+    pub(crate) elsewhere: Elsewhere,
     pub(crate) datasets: Vec<Dataset>,
     /// 0 where nobody needs it.
     pub(crate) pool_guid: u64,
@@ -50,7 +54,12 @@ pub(crate) fn observe(
     let (tpg, backstores) = lio::observe(machine, &config.tpg)?;
     let mut blocks = blocks(machine, &datasets)?;
     forget_wrong(machine, &backstores, &mut blocks)?;
+    let known: BTreeSet<&String> = blocks.values().collect();
+    let is_ours = |each: &Backstore| {
+        is_leftover(config, each) || each.block.as_ref().is_some_and(|it| known.contains(it))
+    };
     Ok(Actual {
+        elsewhere: elsewhere(machine, &config.tpg, tpg.as_ref(), &backstores, is_ours)?,
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
         served: served(machine, &config.tpg)?,
         tpg,
@@ -59,6 +68,25 @@ pub(crate) fn observe(
         pool_guid: pool_guid(machine, config, &datasets)?,
         datasets,
     })
+}
+
+/// The backstores of ours that another group shows: that of another resource, whose dataset lies in this one or around it, or
+/// a person's. Their zvols are its LUNs, and stay so.
+pub(crate) fn elsewhere(
+    machine: &Machine,
+    name: &TpgName,
+    tpg: Option<&Tpg>,
+    backstores: &[Backstore],
+    is_ours: impl Fn(&Backstore) -> bool,
+) -> Result<Elsewhere, Fault> {
+    let own: BTreeSet<&BackstoreName> =
+        tpg.into_iter().flat_map(|tpg| tpg.luns.values()).flatten().collect();
+    let mut elsewhere = BTreeMap::new();
+    for each in backstores.iter().filter(|each| is_ours(each) && !own.contains(&each.at)) {
+        let group = lio::other_group(machine, &each.at, name)?;
+        elsewhere.extend(group.map(|group| (each.at.clone(), group)));
+    }
+    Ok(elsewhere)
 }
 
 /// The same zvols, and the LUNs as they are now.

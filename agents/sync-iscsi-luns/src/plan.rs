@@ -18,6 +18,12 @@ pub(crate) fn identities(
     let by_name = lio::by_name(&actual.backstores);
     let is_gone =
         |at: &BackstoreName| by_name.get(at).is_some_and(|each| is_leftover(config, each));
+    let zvols: BTreeMap<&String, &String> =
+        actual.blocks.iter().map(|(zvol, block)| (block, zvol)).collect();
+    let elsewhere = actual.backstores.iter().filter_map(|each| {
+        let (group, zvol) = (actual.elsewhere.get(&each.at)?, zvols.get(each.block.as_ref()?)?);
+        Some(((*zvol).clone(), group.clone()))
+    });
     let shown = actual.tpg.iter().flat_map(|tpg| tpg.luns.iter());
     let leads = shown.filter(|(number, at)| at.is_some() && !ours.contains(number));
     identity::identities(&Seen {
@@ -26,6 +32,7 @@ pub(crate) fn identities(
         pool_guid: actual.pool_guid,
         naming: &config.naming,
         live: &live,
+        elsewhere: &elsewhere.collect(),
         foreign: &leads
             .filter(|(_, at)| !at.as_ref().is_some_and(is_gone))
             .map(|(number, _)| *number)
@@ -72,7 +79,7 @@ pub(crate) fn plan(
         .iter()
         .filter(|each| each.enabled && is_leftover(config, each) && !stays.contains(&each.at))
         .filter(is_done_with)
-        .filter(|each| !is_served(each))
+        .filter(|each| !is_served(each) && !actual.elsewhere.contains_key(&each.at))
         .map(|each| Step::RemoveBackstore(each.at.clone()))
         .collect();
     // Before anything that may fail.
@@ -153,6 +160,7 @@ mod tests {
     use super::*;
     use crate::access::Source;
     use crate::identity::Naming;
+    use crate::observe::Elsewhere;
     use hasan::lio::{Tpg, TpgName};
 
     fn at(hba: u32, name: &str) -> BackstoreName {
@@ -172,6 +180,15 @@ mod tests {
 
     /// What is planned of backstores where no zvol is to be served and these LUNs are there.
     fn backstores_removed(luns: &[(u64, BackstoreName)], backstores: Vec<Backstore>) -> Vec<Step> {
+        backstores_removed_beside(luns, backstores, BTreeMap::new())
+    }
+
+    /// The same where another group shows some of them.
+    fn backstores_removed_beside(
+        luns: &[(u64, BackstoreName)],
+        backstores: Vec<Backstore>,
+        elsewhere: Elsewhere,
+    ) -> Vec<Step> {
         let access =
             Source { everyone: true, initiators: BTreeSet::new(), acl_file: None, chap_file: None };
         let config = Config {
@@ -185,6 +202,7 @@ mod tests {
         let actual = Actual {
             tpg: Some(Tpg { luns, ..Tpg::default() }),
             backstores,
+            elsewhere,
             datasets: Vec::new(),
             pool_guid: 0,
             blocks: BTreeMap::new(),
@@ -212,6 +230,9 @@ mod tests {
         ];
         assert_eq!(backstores_removed(&[(3, at(100_000, "a"))], both.to_vec()), want);
         assert_eq!(backstores_removed(&[], both.to_vec()), want[1..]);
+        let other =
+            BTreeMap::from([(at(100_001, "b"), "iqn.2025-01.lab.home:b/tpgt_1".to_string())]);
+        assert_eq!(backstores_removed_beside(&[], both.to_vec(), other), want[1..2]);
         // Somebody else makes a LUN in several steps; and another dataset's zvols are none of ours.
         let elsewhere = Backstore { device: "/dev/zvol/p/w/c".into(), ..store(100_002, "c") };
         assert_eq!(backstores_removed(&[], vec![store(7, "a"), elsewhere]), []);

@@ -1,7 +1,7 @@
 //! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
 
 use crate::identity::{LUN, NAME, RESERVATIONS, SERIAL};
-use crate::observe::{changed_reservations, served};
+use crate::observe::{changed_reservations, elsewhere, served};
 use crate::saved;
 use hasan::lio::{self, Backstore, Step, Tpg, TpgName};
 use hasan::machine::Machine;
@@ -33,7 +33,12 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     };
     let plan = || -> Result<Vec<Step>, Fault> {
         let (tpg, backstores) = lio::observe(machine, name)?;
-        let mut steps = lio::shell_down(name, tpg.as_ref(), &backstores, is_ours);
+        let elsewhere = elsewhere(machine, name, None, &backstores, is_ours)?;
+        for (at, group) in &elsewhere {
+            tracing::warn!("the backstore {} stays: {group} shows it", at.name);
+        }
+        let goes = |each: &Backstore| is_ours(each) && !elsewhere.contains_key(&each.at);
+        let mut steps = lio::shell_down(name, tpg.as_ref(), &backstores, goes);
         if lio::is_target_empty(machine, name)? {
             steps.push(Step::RemoveTarget(name.clone()));
         }
@@ -111,7 +116,13 @@ pub(crate) fn state(
     dataset: &str,
     is_imported: bool,
 ) -> Outcome {
-    let (tpg, backstores) = lio::observe(machine, name)?;
+    let (tpg, mut backstores) = lio::observe(machine, name)?;
+    if tpg.is_none() {
+        let zvols = zfs::zvol_device(dataset);
+        let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
+        let elsewhere = elsewhere(machine, name, None, &backstores, is_ours)?;
+        backstores.retain(|each| !elsewhere.contains_key(&each.at));
+    }
     decide_state(tpg.as_ref(), &backstores, dataset, is_imported)
 }
 

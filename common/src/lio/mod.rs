@@ -17,7 +17,7 @@ pub mod saveconfig;
 pub use apply::{Failure, apply_all};
 pub use expedite::mend;
 pub use lock::{lock, lock_targetcli};
-pub use observe::{Stamp, backstores, glance, is_target_empty, lets_in, observe, tpg};
+pub use observe::{Stamp, backstores, glance, is_target_empty, lets_in, observe, other_group, tpg};
 pub use plan::{door_down, door_up, shell_down, shell_up};
 
 use crate::chap::Credentials;

@@ -226,6 +226,39 @@ fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, 
     Ok(Some(Backstore { at, device, enabled: enabled || block.is_some(), block, serial }))
 }
 
+/// Another group than this one that has a LUN over the backstore, by its name; `None` if there is none. Each target port group
+/// of a backstore lists its LUNs as "iSCSI/IQN/tpgt_1/lun_0" (`target_core_configfs.c`, `target_tg_pt_gp_members_show`).
+///
+/// # Errors
+/// A line of the kernel is none of these.
+pub fn other_group(
+    machine: &Machine,
+    at: &BackstoreName,
+    name: &TpgName,
+) -> Result<Option<String>, Fault> {
+    let groups = Path::new(CORE).join(&at.hba).join(&at.name).join("alua");
+    let own = format!("{}/tpgt_{}", name.iqn, name.tag);
+    for group in machine.list(&groups)?.unwrap_or_default() {
+        let members = machine.read(&groups.join(&group).join("members"))?.unwrap_or_default();
+        for member in members.lines() {
+            let shown_by = shown_by(member).ok_or_else(|| {
+                Fault::generic(format!("the backstore {} has the strange LUN {member:?}", at.name))
+            })?;
+            if shown_by != own {
+                return Ok(Some(shown_by.to_string()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// "IQN/tpgt_1" of a target port group's member.
+fn shown_by(member: &str) -> Option<&str> {
+    let (_fabric, rest) = member.split_once('/')?;
+    let (group, lun) = rest.rsplit_once('/')?;
+    (lun.starts_with("lun_") && group.contains("/tpgt_")).then_some(group)
+}
+
 /// The device that is open: "iBlock device: zd16  UDEV PATH: NAME  readonly: 0" (`target_core_iblock.c`,
 /// `iblock_show_configfs_dev_params`).
 fn block_of(info: &str) -> Option<&str> {
@@ -271,6 +304,32 @@ mod tests {
             let names: Vec<&str> = found.iter().map(|each| each.at.name.as_str()).collect();
             assert_eq!(names, ["beside", "known", "only"], "{tpg:?}");
         }
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_backstore_that_another_group_shows_is_known() {
+        let root = std::env::temp_dir().join(format!("hasan-groups-{}", std::process::id()));
+        let machine = Machine::recorded(&root);
+        let at = BackstoreName { hba: "iblock_7".to_string(), name: "x".to_string() };
+        let name = TpgName { iqn: "iqn.2025-01.lab.home:a".to_string(), tag: 1 };
+        let members = Path::new(CORE).join("iblock_7/x/alua/default_tg_pt_gp/members");
+        assert_eq!(other_group(&machine, &at, &name).unwrap(), None);
+        let (own, other) = (
+            "iSCSI/iqn.2025-01.lab.home:a/tpgt_1/lun_0\n",
+            "iSCSI/iqn.2025-01.lab.home:a/tpgt_12/lun_0\n",
+        );
+        for (text, want) in [
+            (String::new(), None),
+            (own.to_string(), None),
+            (format!("{own}{other}"), Some("iqn.2025-01.lab.home:a/tpgt_12")),
+        ] {
+            machine.replace_file(&members, &text).unwrap();
+            assert_eq!(other_group(&machine, &at, &name).unwrap().as_deref(), want, "{text}");
+        }
+        machine.replace_file(&members, "strange").unwrap();
+        let said = other_group(&machine, &at, &name).unwrap_err().reason;
+        assert!(said.contains("x has the strange LUN \"strange\""), "{said}");
         std::fs::remove_dir_all(root).unwrap();
     }
 

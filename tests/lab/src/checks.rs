@@ -4,7 +4,7 @@ use crate::machine::{self, MACHINES, Machine};
 use crate::state::Lab;
 use crate::{
     access_checks, cluster, cts, faults, fences, load, lun_checks, many_luns, orders, pool_checks,
-    scenarios, ssh, storm, strange_legs, tester, timers, two_pools, vlans,
+    scenarios, ssh, storm, strange_legs, tester, timers, two_pools, vlans, watch_checks,
 };
 use anyhow::{Result, bail, ensure};
 use std::fs;
@@ -22,9 +22,10 @@ const CHECKS: [Check; 4] = [
 ];
 
 /// What it runs for as long as [`BEGIN`] allows, in an order by the seed; and all by name, or with `--all`.
-const BY_TURNS: [Check; 15] = [
+const BY_TURNS: [Check; 17] = [
     ("an administrator's commands", commands),
     ("ocf-tester on every agent", tester::all_agents),
+    ("the watch of a well node", watch_checks::healthy),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
     ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
     ("zfs-pool knows an old fencing from a new one", pool_checks::fenced_before),
@@ -35,6 +36,7 @@ const BY_TURNS: [Check; 15] = [
     ("zfs-pool with blank legs, and a second pool", two_pools::second),
     ("zfs-pool on a suspended pool", pool_checks::suspended),
     ("sync-iscsi-luns beside Proxmox's plugin", lun_checks::plugin),
+    ("sync-iscsi-luns with a dataset in another one's", lun_checks::nested),
     ("sync-iscsi-luns is cut off between any two steps", lun_checks::cut),
     ("targetcli's configuration is restored without our part", lun_checks::restore),
     ("CHAP lets in who has the password", access_checks::chap),
@@ -58,7 +60,7 @@ const FAULTS: [Check; 9] = [
 ];
 
 /// What takes long, or is young: by name, with `--faults` or `--all`.
-const MORE: [Check; 25] = [
+const MORE: [Check; 26] = [
     ("two VLANs move and are taken over", vlans::two_vlans),
     ("the last owner alone", scenarios::last_owner),
     ("the pool moves while the third voter is lost", faults::moves_without_quorum_node),
@@ -67,6 +69,7 @@ const MORE: [Check; 25] = [
     ("a person confirms that a node is off", fences::confirmed),
     ("a leg is damaged in silence", scenarios::silent_damage),
     ("a leg is damaged in silence, and the active node dies", scenarios::silent_damage_and_death),
+    ("the watch hangs, and the storage link is cut", watch_checks::hangs),
     ("the standby's legs go and come back", faults::legs_return),
     ("a disk is replaced by a blank one", strange_legs::replaced_disk),
     ("a disk is replaced by one of another pool", strange_legs::foreign_disk),

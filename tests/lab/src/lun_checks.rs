@@ -95,6 +95,46 @@ pub(crate) fn syncs(lab: &Lab) -> Result<()> {
     explains(&here)
 }
 
+/// Two resources, and the dataset of one lies in that of the other: a zvol stays a LUN of the group that has it, the other
+/// resource names it, and each stop ends well.
+pub(crate) fn nested(lab: &Lab) -> Result<()> {
+    let (here, _) = by_hand(lab)?;
+    let (agent, outer) = CLIENT_SIDE[1];
+    let inner = outer
+        .replace("home:hypervisor", "home:inner")
+        .replace(DATASET, &format!("{DATASET}/inner"));
+    let expect = |environment: &str, action: &str, code: i32, words: &str| -> Result<()> {
+        let said = here.act(agent, environment, action)?;
+        let is_so = said.code == code && said.text.contains(words);
+        ensure!(is_so, "{action} should exit {code} with {words:?}: {} {}", said.code, said.text);
+        Ok(())
+    };
+    here.run(&format!("zfs create {DATASET}/inner && zfs create -s -V 32M {DATASET}/inner/disk"))?;
+    zvol_exists(&here, "inner/disk")?;
+    sync(&here, 0)?;
+    ensure!(served(&here)?.lines().count() == 3, "the outer one has not taken the zvol");
+    expect(&inner, "start", 1, "it is a LUN of iqn.2025-01.lab.home:hypervisor/tpgt_1 already")?;
+    expect(&inner, "stop", 0, "")?;
+    ensure!(served(&here)?.lines().count() == 3, "a stop of the inner one took a LUN");
+    // The other way round.
+    here.free_pool()?;
+    expect(&inner, "start", 0, "")?;
+    expect(outer, "start", 0, "")?;
+    let said = sync(&here, 0)?;
+    let words = "inner/disk: it is a LUN of iqn.2025-01.lab.home:inner/tpgt_1 already";
+    ensure!(said.code == 190 && said.text.contains(words), "{}", said.text);
+    ensure!(served(&here)?.lines().count() == 2, "the outer one shows what the inner one has");
+    expect(outer, "stop", 0, "")?;
+    expect(outer, "monitor", 7, "")?;
+    expect(&inner, "monitor", 0, "")?;
+    expect(&inner, "stop", 0, "")?;
+    let left = here.run(
+        "ls -d /sys/kernel/config/target/iscsi/iqn*; grep -l zvol /sys/kernel/config/target/core/*/*/udev_path || true",
+    )?;
+    ensure!(left.lines().count() == 1, "the stops leave {left}");
+    Ok(())
+}
+
 fn explains(here: &Hand<'_>) -> Result<()> {
     let text = here.run(&format!("{AGENTS}/sync-iscsi-luns explain"))?;
     println!("{text}");

@@ -38,6 +38,7 @@ mod timeline;
 mod timers;
 mod two_pools;
 mod vlans;
+mod watch_checks;
 
 use anyhow::{Result, bail};
 use checks::Asked;

@@ -4,7 +4,7 @@ use crate::load::Acks;
 use crate::machine::Machine;
 use crate::state::Lab;
 use crate::{plug, ssh};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -41,6 +41,40 @@ pub(crate) fn print(lab: &Lab, begin: SystemTime, nodes: &[&Machine], acks: &Ack
     for event in events {
         println!("  {:7.1}  {}", event.at - begin, event.text);
     }
+    Ok(())
+}
+
+/// The clocks of host and machine are compared by a command that takes some time.
+const CLOCKS: f64 = 2.0;
+
+/// The mark on the other node, whose legs are lost since `cut`, is older than their release, and that is older than the first
+/// block that was acknowledged after the stall: so says the journal of the active node.
+pub(crate) fn check_mark_first(
+    lab: &Lab,
+    active: &Machine,
+    other: &Machine,
+    cut: SystemTime,
+    acks: &Acks,
+) -> Result<()> {
+    let told = journal(lab, active)?;
+    let mark = format!("{} is marked", other.name);
+    let place = |what: &str| {
+        let since = |event: &&Event| event.at >= seconds(cut) - CLOCKS && event.text.contains(what);
+        told.iter().find(since).with_context(|| format!("the journal has no {what:?}"))
+    };
+    let (marked, released) = (place(&mark)?, place("is let go")?);
+    let first = acks.times.windows(2).find(|pair| {
+        pair[1] >= cut && pair[1].duration_since(pair[0]).is_ok_and(|stall| stall >= STALL)
+    });
+    let first = seconds(first.context("the client had no stall")?[1]);
+    println!(
+        "since the cut: marked {:.1} s, let go {:.1} s, next block {:.1} s",
+        marked.at - seconds(cut),
+        released.at - seconds(cut),
+        first - seconds(cut)
+    );
+    ensure!(marked.at <= released.at, "let go before the mark");
+    ensure!(released.at <= first + CLOCKS, "acknowledged before the legs were let go");
     Ok(())
 }
 
