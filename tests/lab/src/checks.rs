@@ -14,17 +14,17 @@ use support::command::{await_until, last_lines};
 type Check = (&'static str, fn(&Lab) -> Result<()>);
 
 /// What `make test` always runs.
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     ("disks lose what was not flushed, and nothing else", disks_lose_unflushed),
+    ("ocf-tester on every agent", tester::all_agents),
     ("zfs-pool refuses while another may have the pool", pool_checks::refusals),
     ("sync-iscsi-luns follows the zvols", lun_checks::syncs),
     ("sync-iscsi-luns with a hundred LUNs", many_luns::hundred),
 ];
 
 /// What it runs for as long as [`BEGIN`] allows, in an order by the seed; and all by name, or with `--all`.
-const BY_TURNS: [Check; 17] = [
+const BY_TURNS: [Check; 16] = [
     ("an administrator's commands", commands),
-    ("ocf-tester on every agent", tester::all_agents),
     ("the watch of a well node", watch_checks::healthy),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
     ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
