@@ -1,6 +1,6 @@
 //! The steps of a start before the import.
 
-use crate::decide::Seen;
+use crate::decide::{self, Seen};
 use crate::release;
 use hasan::config::Backend;
 use hasan::legs::{self, Leg, Role};
@@ -41,8 +41,8 @@ pub(crate) fn await_peer_legs(
     Ok(())
 }
 
-/// Has the cluster know, before anything is written, who has the pool, that the other node's legs miss writes from now on,
-/// and that a node which is no member is shut out.
+/// Has the cluster know, before anything is written, who has the pool, whose legs miss writes from now on, or have missed some
+/// already, and that a node which is no member is shut out.
 pub(crate) fn write_down(
     machine: &Machine,
     pool: &str,
@@ -64,11 +64,13 @@ pub(crate) fn write_down(
     };
     let (mark, now) = (pacemaker::dirty_mark(pool), pacemaker::now());
     let mut changes = vec![Change::Record { pool, record: &record }];
+    let behind = decide::behind(seen);
     for (missing, already, node) in [
         (&seen.peer_missing, &seen.peer_mark, &backend.peer.node),
         (&seen.own_missing, &seen.own_mark, &seen.own),
     ] {
-        if !missing.is_empty() {
+        let is_own = |leg: &Leg| backend.legs.contains_key(leg) == (*node == seen.own);
+        if !missing.is_empty() || behind.iter().any(|leg| is_own(leg)) {
             let value = already.as_deref().unwrap_or(&now);
             changes.push(Change::Attribute { node, name: &mark, value });
         }

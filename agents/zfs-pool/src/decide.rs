@@ -3,7 +3,7 @@
 use hasan::legs::Leg;
 use hasan::pacemaker::{self, Cluster, NodeState, Owner};
 use hasan::zfs::{Claim, Label, LabelState, Version};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many legs a reason names.
 const NAMED: usize = 2;
@@ -98,6 +98,16 @@ pub(crate) fn decide(pool: &str, seen: &Seen) -> Decision {
 /// The newest label: what is on the leg with the newest transaction group is the pool as it is.
 pub(crate) fn newest(seen: &Seen) -> Option<&Label> {
     seen.labels.values().max_by_key(|label| label.txg)
+}
+
+/// The legs that another leg of their mirror is ahead of: its node's disk failed, and nobody had the time to mark the node. ZFS
+/// writes each transaction group to all legs of a mirror that it writes to (`vdev_uberblock_sync`). One that a crash has cut
+/// off there looks the same, and is well.
+pub(crate) fn behind(seen: &Seen) -> BTreeSet<&Leg> {
+    let is_behind = |one: &Label| {
+        seen.labels.values().any(|other| other.top_guid == one.top_guid && other.txg > one.txg)
+    };
+    seen.labels.iter().filter(|(_, label)| is_behind(label)).map(|(leg, _)| leg).collect()
 }
 
 fn judge(pool: &str, seen: &Seen) -> Result<Decision, String> {

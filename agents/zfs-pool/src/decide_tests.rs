@@ -338,3 +338,17 @@ fn a_refusal_is_short_enough_to_be_shown_whole() {
     assert!(count.len() >= 8, "{count:?}");
     assert!(longest.len() + "zfs-pool: ".len() <= 128, "{} characters: {longest}", longest.len());
 }
+
+#[test]
+fn a_leg_is_behind_only_where_another_one_of_its_mirror_is_ahead() {
+    let mut seen = usual();
+    assert_eq!(behind(&seen), BTreeSet::new());
+    let (a, b) = (Leg::new("a").unwrap(), Leg::new("b").unwrap());
+    place(&mut seen, "a", Some((LabelState::InUse, OURS, OLD)), true);
+    assert_eq!(behind(&seen), BTreeSet::from([&a]));
+    // Each transaction group goes to some mirrors alone.
+    seen.labels.get_mut(&b).unwrap().top_guid += 1;
+    assert_eq!(behind(&seen), BTreeSet::new());
+    place(&mut seen, "b", None, true);
+    assert_eq!(behind(&seen), BTreeSet::new());
+}
