@@ -122,24 +122,26 @@ impl World {
         lost || is_suspended || !self.part_of(node).iter().any(|leg| self.legs[*leg].whole)
     }
 
+    /// What a node's leg says.
+    fn label(&self, of: usize) -> Label {
+        let on = self.legs[of];
+        let state = if on.exported { LabelState::Exported } else { LabelState::InUse };
+        Label {
+            pool: "tank".to_string(),
+            pool_guid: 9,
+            state,
+            txg: on.txg,
+            multihost: true,
+            hostid: hostid(on.host),
+            hostname: NAMES[on.host].to_string(),
+            top_guid: 1,
+            tops: 1,
+            members: BTreeSet::new(),
+        }
+    }
+
     fn see(&self, node: usize) -> Seen {
         let leg = |of: usize| Leg::new(NAMES[of]).unwrap();
-        let label = |of: usize| {
-            let on = self.legs[of];
-            let state = if on.exported { LabelState::Exported } else { LabelState::InUse };
-            Label {
-                pool: "tank".to_string(),
-                pool_guid: 9,
-                state,
-                txg: on.txg,
-                multihost: true,
-                hostid: hostid(on.host),
-                hostname: NAMES[on.host].to_string(),
-                top_guid: 1,
-                tops: 1,
-                members: BTreeSet::new(),
-            }
-        };
         let peer = 1 - node;
         let mut labels = BTreeMap::new();
         let (mut own_missing, mut peer_missing) = (Vec::new(), Vec::new());
@@ -148,7 +150,7 @@ impl World {
             (peer, self.reaches(node), &mut peer_missing),
         ] {
             if answers {
-                labels.insert(leg(of), label(of));
+                labels.insert(leg(of), self.label(of));
             } else {
                 missing.push(leg(of));
             }
