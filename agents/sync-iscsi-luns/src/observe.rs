@@ -59,7 +59,7 @@ pub(crate) fn observe(
         is_leftover(config, each) || each.block.as_ref().is_some_and(|it| known.contains(it))
     };
     Ok(Actual {
-        elsewhere: elsewhere(machine, &config.tpg, tpg.as_ref(), &backstores, is_ours)?,
+        elsewhere: elsewhere(machine, &config.tpg, tpg.as_ref(), &backstores, is_ours),
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
         served: served(machine, &config.tpg)?,
         tpg,
@@ -71,22 +71,25 @@ pub(crate) fn observe(
 }
 
 /// The backstores of ours that another group shows: that of another resource, whose dataset lies in this one or around it, or
-/// a person's. Their zvols are its LUNs, and stay so.
+/// a person's. Their zvols are its LUNs, and stay so. One that cannot be asked for stands in nobody's way: the kernel removes
+/// none that is shown.
 pub(crate) fn elsewhere(
     machine: &Machine,
     name: &TpgName,
     tpg: Option<&Tpg>,
     backstores: &[Backstore],
     is_ours: impl Fn(&Backstore) -> bool,
-) -> Result<Elsewhere, Fault> {
+) -> Elsewhere {
     let own: BTreeSet<&BackstoreName> =
         tpg.into_iter().flat_map(|tpg| tpg.luns.values()).flatten().collect();
     let mut elsewhere = BTreeMap::new();
     for each in backstores.iter().filter(|each| is_ours(each) && !own.contains(&each.at)) {
-        let group = lio::other_group(machine, &each.at, name)?;
-        elsewhere.extend(group.map(|group| (each.at.clone(), group)));
+        match lio::other_group(machine, &each.at, name) {
+            Ok(group) => elsewhere.extend(group.map(|group| (each.at.clone(), group))),
+            Err(fault) => tracing::warn!("{}", fault.reason),
+        }
     }
-    Ok(elsewhere)
+    elsewhere
 }
 
 /// The same zvols, and the LUNs as they are now.

@@ -33,7 +33,7 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     };
     let plan = || -> Result<Vec<Step>, Fault> {
         let (tpg, backstores) = lio::observe(machine, name)?;
-        let elsewhere = elsewhere(machine, name, None, &backstores, is_ours)?;
+        let elsewhere = elsewhere(machine, name, None, &backstores, is_ours);
         for (at, group) in &elsewhere {
             tracing::warn!("the backstore {} stays: {group} shows it", at.name);
         }
@@ -120,7 +120,7 @@ pub(crate) fn state(
     if tpg.is_none() {
         let zvols = zfs::zvol_device(dataset);
         let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
-        let elsewhere = elsewhere(machine, name, None, &backstores, is_ours)?;
+        let elsewhere = elsewhere(machine, name, None, &backstores, is_ours);
         backstores.retain(|each| !elsewhere.contains_key(&each.at));
     }
     decide_state(tpg.as_ref(), &backstores, dataset, is_imported)
