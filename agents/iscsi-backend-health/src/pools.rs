@@ -53,8 +53,9 @@ struct Pool {
     /// The errors of each leg when the last scrub of ours began.
     scrubbed: Option<Errors>,
     tries: Limit,
-    /// How much of a resilver is done, percent, in tens, as it was published.
-    resilvered: Option<u8>,
+    /// How much of a resilver is done, percent, in tens, as it was published; `None` if an earlier watch may have published
+    /// something.
+    resilvered: Option<Option<u8>>,
     said: Said,
 }
 
@@ -126,7 +127,7 @@ impl Care {
     fn forget_all_but(&mut self, machine: &Machine, imported: &[(String, PoolState)]) {
         self.pools.retain(|name, pool| {
             let is_here = imported.iter().any(|(other, _)| other == name);
-            if !is_here && pool.resilvered.is_some() {
+            if !is_here && pool.resilvered.flatten().is_some() {
                 publish::resilvered(machine, name, None);
             }
             is_here
@@ -298,9 +299,9 @@ impl Pool {
     /// In tens of percent: each change costs the cluster something.
     fn publish_progress(&mut self, machine: &Machine, name: &str, status: &Status) {
         let tens = status.resilvered.map(|percent| percent / 10 * 10);
-        if tens != self.resilvered {
+        if self.resilvered != Some(tens) {
             publish::resilvered(machine, name, tens);
-            self.resilvered = tens;
+            self.resilvered = Some(tens);
         }
     }
 
@@ -366,7 +367,8 @@ impl Pool {
             cib.remove(machine, &own, Condition::Owner { pool: name }, node, &mark)?;
             tracing::info!("{name} is well: the mark on {node} is removed");
         }
-        *self = Pool { tries: std::mem::take(&mut self.tries), ..Pool::default() };
+        let (tries, resilvered) = (std::mem::take(&mut self.tries), self.resilvered);
+        *self = Pool { tries, resilvered, ..Pool::default() };
         Ok(())
     }
 
