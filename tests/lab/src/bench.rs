@@ -5,6 +5,7 @@ use crate::many_luns;
 use crate::plug;
 use crate::pool_checks::{AGENTS, POOL, by_hand, exports};
 use crate::state::Lab;
+use crate::watch_checks;
 use anyhow::Result;
 
 /// How often ZFS writes its sign of life, milliseconds; after how many that fail it suspends the pool, 0 for never; and how
@@ -29,6 +30,9 @@ fn measure(lab: &Lab, only: &[String]) -> Result<()> {
     }
     if is_asked("luns") {
         many_luns::bench(lab)?;
+    }
+    if is_asked("watch") {
+        watch_checks::bench(lab)?;
     }
     Ok(())
 }

@@ -90,7 +90,7 @@ enum Verb {
     Demo,
     /// Measure what is worth a comparison.
     Bench {
-        /// monitor, import, luns
+        /// monitor, import, luns, watch
         only: Vec<String>,
     },
     /// Run the checks and scenarios.
