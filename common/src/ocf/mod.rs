@@ -129,9 +129,9 @@ pub fn main(agent: &Agent) -> ExitCode {
     };
     log::open(agent.name, LevelFilter::DEBUG);
     let started = Instant::now();
-    let machine = Machine::local(started + time_allowed(agent, action));
-    let environment: BTreeMap<String, String> = std::env::vars().collect();
     let is_worker = arguments.get(2).is_some_and(|argument| argument == WORKER);
+    let machine = Machine::local(started + time_allowed(agent, action, is_worker));
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
     if is_worker {
         return exit_code(&report(agent, action, &machine.telling_steps(), &environment));
     }
@@ -184,15 +184,15 @@ fn perform(
 
 /// The time that this action may take, seconds: a tenth less than Pacemaker allows
 /// (`OCF_RESKEY_CRM_meta_timeout`, milliseconds), so that a reason can still be given before the
-/// process group is killed.
-fn time_allowed(agent: &Agent, action: Action) -> Duration {
+/// process group is killed. A worker has less, since it knows better than who watches it what it has waited for.
+fn time_allowed(agent: &Agent, action: Action, is_worker: bool) -> Duration {
     let advised = agent.operations.iter().find(|operation| operation.name == action.name());
     let advised = Duration::from_secs(advised.map_or(20, |operation| operation.timeout));
     let allowed = std::env::var("OCF_RESKEY_CRM_meta_timeout")
         .ok()
         .and_then(|text| text.parse().ok())
         .map_or(advised, Duration::from_millis);
-    allowed * 9 / 10
+    allowed * if is_worker { 17 } else { 18 } / 20
 }
 
 /// How deep a monitor looks: `OCF_CHECK_LEVEL`, which Pacemaker sets bare; 0 if it is not set.
