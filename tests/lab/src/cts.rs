@@ -11,6 +11,7 @@ use crate::{image, ssh};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::command::{stage, timed};
 use support::debian;
@@ -81,7 +82,14 @@ fn run(lab: &Lab, folder: &Path, seed: u64, tests: &[&str]) -> Result<()> {
     let (sockets, log_text, seed) = (text(lab.run()), text(log.clone()), seed.to_string());
     let mut words = vec!["netns", "exec", NAMESPACE, &program, &key, &sockets, &log_text, &seed];
     words.extend(tests);
-    let status = timed(LIMIT, "ip", &words).status()?;
+    let command = timed(LIMIT, "ip", &words);
+    // It ends with the lab: otherwise it would go on, through the lab's connections, with the next cluster.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "TERM"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .status()?;
     let said = fs::read_to_string(&log).with_context(|| log.display().to_string())?;
     ensure!(status.success(), "CTS: {status}: {}", results(&said));
     judge_log(&said, tests.len())
