@@ -23,12 +23,13 @@ const CHECKS: [Check; 5] = [
 ];
 
 /// What it runs for as long as [`BEGIN`] allows, in an order by the seed; and all by name, or with `--all`.
-const BY_TURNS: [Check; 16] = [
+const BY_TURNS: [Check; 17] = [
     ("an administrator's commands", commands),
     ("the watch of a well node", watch_checks::healthy),
     ("zfs-pool names the holders of its pool", pool_checks::holders),
     ("zfs-pool writes, loads keys, mounts", pool_checks::datasets),
     ("zfs-pool knows an old fencing from a new one", pool_checks::fenced_before),
+    ("zfs-pool finds a leg behind its mirror's other one", pool_checks::behind),
     ("zfs-pool is cut off between any two steps", pool_checks::cut_starts),
     ("zfs-pool is killed during its import", pool_checks::killed_import),
     ("zfs-pool loses the other node's legs at its import", pool_checks::legs_lost_at_import),

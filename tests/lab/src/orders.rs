@@ -64,7 +64,7 @@ pub(crate) fn disk_fails(lab: &Lab) -> Result<()> {
 }
 
 /// A disk of a node fails all I/O from now on, also of its label, until the node boots.
-fn fail_disk(lab: &Lab, node: &Machine) -> Result<()> {
+pub(crate) fn fail_disk(lab: &Lab, node: &Machine) -> Result<()> {
     let leg = first_leg(node);
     let fail = format!(
         "set -e; for map in {leg} {leg}-export; do
