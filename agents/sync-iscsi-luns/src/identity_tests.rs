@@ -35,25 +35,31 @@ fn live(pairs: &[(&str, u64, &str)]) -> BTreeMap<String, Live> {
     pairs.iter().map(one).collect()
 }
 
+/// What there is at a start where nobody shows anything.
+fn seen(datasets: &[Dataset]) -> Seen<'_> {
+    static NAMING: Naming = Naming::Zvol { vlan: None };
+    static LIVE: BTreeMap<String, Live> = BTreeMap::new();
+    static ELSEWHERE: BTreeMap<String, String> = BTreeMap::new();
+    static FOREIGN: BTreeSet<u64> = BTreeSet::new();
+    Seen {
+        root: "p/v",
+        datasets,
+        pool_guid: 7,
+        naming: &NAMING,
+        live: &LIVE,
+        elsewhere: &ELSEWHERE,
+        foreign: &FOREIGN,
+        patience: None,
+        served: None,
+    }
+}
+
 fn judged(
     datasets: &[Dataset],
     live: &BTreeMap<String, Live>,
     patience: Option<Patience>,
 ) -> Identities {
-    let naming = Naming::Zvol { vlan: None };
-    let foreign = BTreeSet::new();
-    let seen = Seen {
-        root: "p/v",
-        datasets,
-        pool_guid: 7,
-        naming: &naming,
-        live,
-        elsewhere: &BTreeMap::new(),
-        foreign: &foreign,
-        patience,
-        served: None,
-    };
-    identities(&seen)
+    identities(&Seen { live, patience, ..seen(datasets) })
 }
 
 fn at_start(datasets: &[Dataset]) -> Identities {
@@ -107,19 +113,8 @@ fn names_follow_the_rule_or_what_was_adopted() {
         (Naming::Zvol { vlan: Some("dmz".to_string()) }, "dmz-a"),
         (Naming::Proxmox, "p-v-a"),
     ] {
-        let (live, foreign) = (BTreeMap::new(), BTreeSet::new());
         let of = |datasets: &[Dataset]| {
-            let seen = Seen {
-                served: None,
-                root: "p/v",
-                datasets,
-                pool_guid: 7,
-                naming: &naming,
-                live: &live,
-                elsewhere: &BTreeMap::new(),
-                foreign: &foreign,
-                patience: None,
-            };
+            let seen = Seen { naming: &naming, ..seen(datasets) };
             identities(&seen).luns[0].name.clone()
         };
         assert_eq!(of(&[root(&[]), zvol("p/v/a", 10, &[])]), want);
@@ -221,17 +216,7 @@ fn a_lun_that_was_never_made_is_made_at_once() {
     let datasets = [root(&[]), zvol("p/v/a", 10, &[(LUN, "0"), (SERIAL, "s")])];
     for (served, want) in [(vec!["p/v/a"], 0), (vec!["p/v/b"], 1), (vec![], 1)] {
         let served = served.into_iter().map(String::from).collect();
-        let seen = Seen {
-            root: "p/v",
-            datasets: &datasets,
-            pool_guid: 7,
-            naming: &Naming::Proxmox,
-            live: &BTreeMap::new(),
-            elsewhere: &BTreeMap::new(),
-            foreign: &BTreeSet::new(),
-            patience: PATIENCE,
-            served: Some(&served),
-        };
+        let seen = Seen { patience: PATIENCE, served: Some(&served), ..seen(&datasets) };
         assert_eq!(identities(&seen).luns.len(), want, "{served:?}");
     }
 }
@@ -240,17 +225,8 @@ fn a_lun_that_was_never_made_is_made_at_once() {
 fn a_zvol_that_another_group_shows_is_left_to_it() {
     let datasets = [root(&[]), zvol("p/v/a", 10, &[]), zvol("p/v/b/c", 11, &[(LUN, "0")])];
     let group = "iqn.2025-01.lab.home:b/tpgt_1".to_string();
-    let seen = Seen {
-        root: "p/v",
-        datasets: &datasets,
-        pool_guid: 7,
-        naming: &Naming::Proxmox,
-        live: &BTreeMap::new(),
-        elsewhere: &BTreeMap::from([("p/v/b/c".to_string(), group)]),
-        foreign: &BTreeSet::new(),
-        patience: None,
-        served: None,
-    };
+    let elsewhere = BTreeMap::from([("p/v/b/c".to_string(), group)]);
+    let seen = Seen { elsewhere: &elsewhere, ..seen(&datasets) };
     let result = identities(&seen);
     assert_eq!(result.luns.iter().map(|each| each.zvol.as_str()).collect::<Vec<_>>(), ["p/v/a"]);
     assert!(!result.notes.contains_key("p/v/b/c"), "{:?}", result.notes);

@@ -56,7 +56,8 @@ pub(crate) fn observe(
     forget_wrong(machine, &backstores, &mut blocks)?;
     let known: BTreeSet<&String> = blocks.values().collect();
     let is_ours = |each: &Backstore| {
-        is_leftover(config, each) || each.block.as_ref().is_some_and(|it| known.contains(it))
+        is_leftover(&config.dataset, each)
+            || each.block.as_ref().is_some_and(|it| known.contains(it))
     };
     Ok(Actual {
         elsewhere: elsewhere(machine, &config.tpg, tpg.as_ref(), &backstores, is_ours),
@@ -263,8 +264,8 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
 }
 
 /// Whether a backstore is over a zvol of ours, perhaps one that is there no more.
-pub(crate) fn is_leftover(config: &Config, backstore: &Backstore) -> bool {
-    backstore.device.starts_with(zfs::zvol_device(&config.dataset))
+pub(crate) fn is_leftover(dataset: &str, backstore: &Backstore) -> bool {
+    backstore.device.starts_with(zfs::zvol_device(dataset))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) fn identities(
     let ours: BTreeSet<u64> = live.values().map(|live| live.lun).collect();
     let by_name = lio::by_name(&actual.backstores);
     let is_gone =
-        |at: &BackstoreName| by_name.get(at).is_some_and(|each| is_leftover(config, each));
+        |at: &BackstoreName| by_name.get(at).is_some_and(|each| is_leftover(&config.dataset, each));
     let zvols: BTreeMap<&String, &String> =
         actual.blocks.iter().map(|(zvol, block)| (block, zvol)).collect();
     let elsewhere = actual.backstores.iter().filter_map(|each| {
@@ -77,7 +77,9 @@ pub(crate) fn plan(
     let backstores: Vec<Step> = actual
         .backstores
         .iter()
-        .filter(|each| each.enabled && is_leftover(config, each) && !stays.contains(&each.at))
+        .filter(|each| {
+            each.enabled && is_leftover(&config.dataset, each) && !stays.contains(&each.at)
+        })
         .filter(is_done_with)
         .filter(|each| !is_served(each) && !actual.elsewhere.contains_key(&each.at))
         .map(|each| Step::RemoveBackstore(each.at.clone()))
@@ -128,7 +130,7 @@ fn kept(config: &Config, actual: &Actual, identities: &Identities) -> BTreeMap<u
         luns.iter().map(|each| actual.blocks.get(&each.zvol)).collect();
     for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
         let Some(backstore) = at.as_ref().and_then(|at| by_name.get(at)) else { continue };
-        let is_leftover = is_leftover(config, backstore) && !is_behind;
+        let is_leftover = is_leftover(&config.dataset, backstore) && !is_behind;
         if !is_leftover && !served.contains(&backstore.block.as_ref()) {
             let name = backstore.at.name.clone();
             let (device, block) = (backstore.device.clone(), backstore.block.clone());

@@ -1,7 +1,7 @@
 //! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
 
 use crate::identity::{LUN, NAME, RESERVATIONS, SERIAL};
-use crate::observe::{changed_reservations, elsewhere, served};
+use crate::observe::{changed_reservations, elsewhere, is_leftover, served};
 use crate::saved;
 use hasan::lio::{self, Backstore, Step, Tpg, TpgName};
 use hasan::machine::Machine;
@@ -27,7 +27,7 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
     }
     // A backstore that was cut off before its device was open has no device to know it by.
     let is_ours = |each: &Backstore| {
-        each.device.starts_with(&zvols)
+        is_leftover(dataset, each)
             || each.block.as_ref().is_some_and(|block| blocks.contains_key(block))
             || each.is_half_made()
     };
@@ -118,8 +118,7 @@ pub(crate) fn state(
 ) -> Outcome {
     let (tpg, mut backstores) = lio::observe(machine, name)?;
     if tpg.is_none() {
-        let zvols = zfs::zvol_device(dataset);
-        let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
+        let is_ours = |each: &Backstore| is_leftover(dataset, each);
         let elsewhere = elsewhere(machine, name, None, &backstores, is_ours);
         backstores.retain(|each| !elsewhere.contains_key(&each.at));
     }
@@ -134,10 +133,8 @@ pub(crate) fn decide_state(
     dataset: &str,
     is_imported: bool,
 ) -> Outcome {
-    let zvols = zfs::zvol_device(dataset);
-    let is_ours = |each: &Backstore| each.device.starts_with(&zvols);
     let Some(tpg) = tpg.filter(|tpg| is_imported || !tpg.luns.is_empty()) else {
-        return match backstores.iter().find(|each| is_ours(each)) {
+        return match backstores.iter().find(|each| is_leftover(dataset, each)) {
             None => Ok(Rc::NotRunning),
             Some(left) => {
                 let name = &left.at.name;

@@ -160,7 +160,13 @@ pub(crate) fn quorum_goes(lab: &Lab) -> Result<()> {
 }
 
 pub(crate) fn kill_watch(lab: &Lab, node: &Machine) -> Result<()> {
-    ssh::run(lab, node, "systemctl kill --signal=KILL hasan-backend-watch").map(|_| ())
+    signal_watch(lab, node, "KILL")
+}
+
+/// Sends the watch a signal: KILL, STOP or CONT.
+pub(crate) fn signal_watch(lab: &Lab, node: &Machine, signal: &str) -> Result<()> {
+    let kill = format!("systemctl kill --signal={signal} hasan-backend-watch");
+    ssh::run(lab, node, &kill).map(|_| ())
 }
 
 /// Waits until the pool goes on without the other node's legs. Its own state lags behind its vdevs', on ZFS 2.3 by minutes.

@@ -1,7 +1,7 @@
 //! Several things happen one after the other, or a disk of the standby answers with errors: what is served, and by whom, is
 //! always what was acknowledged.
 
-use crate::faults::await_one_half;
+use crate::faults::{await_one_half, signal_watch};
 use crate::machine::{self, Machine};
 use crate::scenarios::{
     BLOCKS, await_healed, await_refusal, await_unmarked, check_no_pool, dies_and_other_refuses,
@@ -63,16 +63,27 @@ pub(crate) fn disk_fails(lab: &Lab) -> Result<()> {
     judge(lab, &writer.stop()?)
 }
 
-/// A disk of a node fails all I/O from now on, also of its label, until the node boots.
+/// A disk of a node fails all I/O from now on, also of its label, until it is mended or the node boots.
 pub(crate) fn fail_disk(lab: &Lab, node: &Machine) -> Result<()> {
+    lead_disk(lab, node, "error")
+}
+
+/// And works again, with what it held.
+pub(crate) fn mend_disk(lab: &Lab, node: &Machine) -> Result<()> {
+    lead_disk(lab, node, "linear $device 0")
+}
+
+/// Leads both maps of a node's first disk elsewhere.
+fn lead_disk(lab: &Lab, node: &Machine, target: &str) -> Result<()> {
     let leg = first_leg(node);
-    let fail = format!(
-        "set -e; for map in {leg} {leg}-export; do
-             dmsetup load $map --table \"0 $(blockdev --getsz /dev/mapper/$map) error\"
+    let lead = format!(
+        "set -e; device=$(sed -n 's/^leg.{leg} *= *//p' /etc/hasan/backend.conf)
+         for map in {leg} {leg}-export; do
+             dmsetup load $map --table \"0 $(blockdev --getsz /dev/mapper/$map) {target}\"
              dmsetup suspend --noflush --nolockfs $map; dmsetup resume $map
          done"
     );
-    ssh::run(lab, node, &fail).map(|_| ())
+    ssh::run(lab, node, &lead).map(|_| ())
 }
 
 /// A disk of the active node fails, and the storage link goes before its watch knows of the disk. Only the standby has all
@@ -80,12 +91,8 @@ pub(crate) fn fail_disk(lab: &Lab, node: &Machine) -> Result<()> {
 pub(crate) fn own_disk_and_link(lab: &Lab) -> Result<()> {
     let (active, standby, mut writer) = written_to(lab)?;
     let quorum = Machine::named("quorum-c")?;
-    let signal = |name: &str| {
-        let kill = format!("systemctl kill --signal={name} hasan-backend-watch");
-        ssh::run(lab, active, &kill).map(|_| ())
-    };
     stage("a disk of the active node fails, its watch stands still", || {
-        signal("STOP")?;
+        signal_watch(lab, active, "STOP")?;
         fail_disk(lab, active)?;
         await_one_half(lab, active)?;
         writer.await_more(BLOCKS)
@@ -96,7 +103,7 @@ pub(crate) fn own_disk_and_link(lab: &Lab) -> Result<()> {
             ssh::run(lab, active, "grep FREE /sys/class/iscsi_session/*/state").map(|_| ())
         })?;
         let acknowledged = writer.acks().count;
-        signal("CONT")?;
+        signal_watch(lab, active, "CONT")?;
         await_said(lab, active, "which are lost: the I/O of san-pool goes on waiting")?;
         let more = writer.acks().count - acknowledged;
         ensure!(more == 0, "{more} blocks were acknowledged with half of the legs of one node");

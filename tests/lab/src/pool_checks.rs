@@ -1,9 +1,10 @@
 //! `zfs-pool`, action by action, on real kernels: the cluster is in maintenance mode and leaves the resources alone, and
 //! the actions are run by hand as Pacemaker runs them.
 
+use crate::faults::signal_watch;
 use crate::machine::{self, Machine};
-use crate::orders::fail_disk;
-use crate::scenarios::{await_healed, first_leg, fresh_cluster, other, query_mark};
+use crate::orders::{fail_disk, mend_disk};
+use crate::scenarios::{await_healed, fresh_cluster, other, query_mark};
 use crate::state::Lab;
 use crate::{cluster, ssh, timers};
 use anyhow::{Result, bail, ensure};
@@ -198,35 +199,25 @@ pub(crate) fn fenced_before(lab: &Lab) -> Result<()> {
 /// the other node, finds the leg behind its mirror's other one, and marks the node before anything is written.
 pub(crate) fn behind(lab: &Lab) -> Result<()> {
     let (here, there) = by_hand(lab)?;
-    let leg = first_leg(here.node);
-    let watch = |hand: &Hand<'_>, signal: &str| {
-        hand.run(&format!("systemctl kill --signal={signal} hasan-backend-watch"))
-    };
     here.free_pool()?;
-    watch(&here, "STOP")?;
+    signal_watch(lab, here.node, "STOP")?;
     fail_disk(lab, here.node)?;
     await_until("ZFS has dropped the leg", timers::CLUSTER, || {
         here.run("zfs set hasan:written=1 san-pool; zpool sync san-pool; zpool status san-pool | grep FAULTED").map(|_| ())
     })?;
     here.expect("stop", 0, &[])?;
-    here.run(&format!(
-        "set -e; device=$(sed -n 's/^leg.{leg} *= *//p' /etc/hasan/backend.conf)
-         for map in {leg} {leg}-export; do
-             dmsetup load $map --table \"0 $(blockdev --getsz /dev/mapper/$map) linear $device 0\"
-             dmsetup suspend --noflush --nolockfs $map; dmsetup resume $map
-         done"
-    ))?;
+    mend_disk(lab, here.node)?;
     let mark = || there.run(&query_mark(here.node));
     let before = mark()?;
     ensure!(before.trim() == "none", "{} is marked already: {before}", here.node.name);
     // The mark is to be the start's own.
-    watch(&there, "STOP")?;
+    signal_watch(lab, there.node, "STOP")?;
     there.expect("start", 0, &[])?;
     let since = mark()?;
     println!("{} is marked: {}", here.node.name, since.trim());
     ensure!(since.trim() != "none", "{} is not marked", here.node.name);
-    watch(&there, "CONT")?;
-    watch(&here, "CONT")?;
+    signal_watch(lab, there.node, "CONT")?;
+    signal_watch(lab, here.node, "CONT")?;
     await_healed(lab, there.node, here.node)
 }
 

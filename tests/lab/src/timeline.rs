@@ -33,7 +33,7 @@ pub(crate) fn print(lab: &Lab, begin: SystemTime, nodes: &[&Machine], acks: &Ack
         events.extend(journal(lab, node)?);
     }
     events.extend(plugs(lab));
-    events.extend(stalls(acks));
+    events.extend(stalls(acks).flat_map(told));
     let begin = seconds(begin);
     events.retain(|event| event.at >= begin - 0.5);
     events.sort_by(|a, b| a.at.total_cmp(&b.at));
@@ -63,10 +63,8 @@ pub(crate) fn check_mark_first(
         told.iter().find(since).with_context(|| format!("the journal has no {what:?}"))
     };
     let (marked, released) = (place(&mark)?, place("is let go")?);
-    let first = acks.times.windows(2).find(|pair| {
-        pair[1] >= cut && pair[1].duration_since(pair[0]).is_ok_and(|stall| stall >= STALL)
-    });
-    let first = seconds(first.context("the client had no stall")?[1]);
+    let first = stalls(acks).find(|(_, next)| *next >= cut);
+    let first = seconds(first.context("the client had no stall")?.1);
     println!(
         "since the cut: marked {:.1} s, let go {:.1} s, next block {:.1} s",
         marked.at - seconds(cut),
@@ -111,17 +109,16 @@ fn plugs(lab: &Lab) -> Vec<Event> {
     text.lines().filter_map(event).collect()
 }
 
-fn stalls(acks: &Acks) -> Vec<Event> {
-    let mut events = Vec::new();
-    for pair in acks.times.windows(2) {
-        let stall = pair[1].duration_since(pair[0]).unwrap_or_default();
-        if stall >= STALL {
-            let text = |what: &str| format!("client     {what}");
-            events.push(Event { at: seconds(pair[0]), text: text("last block before a stall") });
-            let length = stall.as_secs_f64();
-            let text = text(&format!("next block, after {length:.1} s"));
-            events.push(Event { at: seconds(pair[1]), text });
-        }
-    }
-    events
+/// The last block before each stall, and the next one.
+fn stalls(acks: &Acks) -> impl Iterator<Item = (SystemTime, SystemTime)> {
+    let pairs = acks.times.windows(2).map(|pair| (pair[0], pair[1]));
+    pairs.filter(|(last, next)| next.duration_since(*last).unwrap_or_default() >= STALL)
+}
+
+fn told((last, next): (SystemTime, SystemTime)) -> [Event; 2] {
+    let length = next.duration_since(last).unwrap_or_default().as_secs_f64();
+    [
+        Event { at: seconds(last), text: "client     last block before a stall".to_string() },
+        Event { at: seconds(next), text: format!("client     next block, after {length:.1} s") },
+    ]
 }

@@ -1,6 +1,6 @@
 //! The watch itself: what it costs while all is well, what it sets right, and what becomes of it and of the pool when it hangs.
 
-use crate::faults::await_one_half;
+use crate::faults::{await_one_half, signal_watch};
 use crate::machine::Machine;
 use crate::scenarios::{BLOCKS, await_healed, fresh_cluster, judge_unfenced, other, written_to};
 use crate::state::Lab;
@@ -94,7 +94,7 @@ pub(crate) fn hangs(lab: &Lab) -> Result<()> {
     };
     let before = restarts()?;
     let cut = stage("the watch hangs, and the storage link is cut", || {
-        ssh::run(lab, active, "systemctl kill --signal=STOP hasan-backend-watch")?;
+        signal_watch(lab, active, "STOP")?;
         net::connect("stor", standby.id, false)?;
         let cut = SystemTime::now();
         await_until("the session is lost", timers::CLUSTER, || {
