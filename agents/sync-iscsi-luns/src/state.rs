@@ -1,7 +1,7 @@
 //! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
 
 use crate::identity::{LUN, NAME, RESERVATIONS, SERIAL};
-use crate::observe::{changed_reservations, elsewhere, is_leftover, served};
+use crate::observe::{Elsewhere, changed_reservations, elsewhere, is_leftover, served};
 use crate::saved;
 use hasan::lio::{self, Backstore, Step, Tpg, TpgName};
 use hasan::machine::Machine;
@@ -31,22 +31,23 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
             || each.block.as_ref().is_some_and(|block| blocks.contains_key(block))
             || each.is_half_made()
     };
-    let plan = || -> Result<Vec<Step>, Fault> {
+    let plan = || -> Result<(Vec<Step>, Elsewhere), Fault> {
         let (tpg, backstores) = lio::observe(machine, name)?;
         let elsewhere = elsewhere(machine, name, None, &backstores, is_ours);
-        for (at, group) in &elsewhere {
-            tracing::warn!("the backstore {} stays: {group} shows it", at.name);
-        }
         let goes = |each: &Backstore| is_ours(each) && !elsewhere.contains_key(&each.at);
         let mut steps = lio::shell_down(name, tpg.as_ref(), &backstores, goes);
         if lio::is_target_empty(machine, name)? {
             steps.push(Step::RemoveTarget(name.clone()));
         }
-        Ok(steps)
+        Ok((steps, elsewhere))
     };
-    lio::apply_all(machine, &plan()?)?;
+    let (steps, elsewhere) = plan()?;
+    for (at, group) in elsewhere {
+        tracing::warn!("the backstore {} stays: {group} shows it", at.name);
+    }
+    lio::apply_all(machine, &steps)?;
     saved::show(machine, name, &zvols, None, &[]);
-    match plan()?.first() {
+    match plan()?.0.first() {
         None => Ok(Rc::Success),
         Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),
     }

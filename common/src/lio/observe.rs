@@ -227,7 +227,8 @@ fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, 
 }
 
 /// Another group than this one that has a LUN over the backstore, by its name; `None` if there is none. Each target port group
-/// of a backstore lists its LUNs as "iSCSI/IQN/tpgt_1/lun_0" (`target_core_configfs.c`, `target_tg_pt_gp_members_show`).
+/// of a backstore lists its LUNs as "iSCSI/IQN/tpgt_1/lun_0", and ends each with a line feed and a zero byte
+/// (`target_core_configfs.c`, `target_tg_pt_gp_members_show`).
 ///
 /// # Errors
 /// A line of the kernel is none of these.
@@ -240,7 +241,7 @@ pub fn other_group(
     let own = format!("{}/tpgt_{}", name.iqn, name.tag);
     for group in machine.list(&groups)?.unwrap_or_default() {
         let members = machine.read(&groups.join(&group).join("members"))?.unwrap_or_default();
-        for member in members.lines() {
+        for member in members.split(['\n', '\0']).filter(|member| !member.is_empty()) {
             let shown_by = shown_by(member).ok_or_else(|| {
                 Fault::generic(format!("the backstore {} has the strange LUN {member:?}", at.name))
             })?;
@@ -316,8 +317,8 @@ mod tests {
         let members = Path::new(CORE).join("iblock_7/x/alua/default_tg_pt_gp/members");
         assert_eq!(other_group(&machine, &at, &name).unwrap(), None);
         let (own, other) = (
-            "iSCSI/iqn.2025-01.lab.home:a/tpgt_1/lun_0\n",
-            "iSCSI/iqn.2025-01.lab.home:a/tpgt_12/lun_0\n",
+            "iSCSI/iqn.2025-01.lab.home:a/tpgt_1/lun_0\n\0",
+            "iSCSI/iqn.2025-01.lab.home:a/tpgt_12/lun_0\n\0",
         );
         for (text, want) in [
             (String::new(), None),
@@ -327,7 +328,7 @@ mod tests {
             machine.replace_file(&members, &text).unwrap();
             assert_eq!(other_group(&machine, &at, &name).unwrap().as_deref(), want, "{text}");
         }
-        machine.replace_file(&members, "strange").unwrap();
+        machine.replace_file(&members, &format!("{own}strange\n\0")).unwrap();
         let said = other_group(&machine, &at, &name).unwrap_err().reason;
         assert!(said.contains("x has the strange LUN \"strange\""), "{said}");
         std::fs::remove_dir_all(root).unwrap();

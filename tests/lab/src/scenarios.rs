@@ -103,6 +103,7 @@ pub(crate) fn planned(lab: &Lab) -> Result<()> {
     println!("from {} to {}", first.name, second.name);
     timeline::print(lab, begin, &[first, second], &acks)?;
     println!("the way back began at {:.1} s", back.duration_since(begin)?.as_secs_f64());
+    timeline::check_no_warning(lab, begin, &[first, second])?;
     judge(lab, &acks)
 }
 

@@ -24,6 +24,7 @@ const STALL: Duration = Duration::from_secs(2);
 struct Event {
     at: f64,
     text: String,
+    is_warning: bool,
 }
 
 /// Prints what happened since `begin`.
@@ -40,6 +41,22 @@ pub(crate) fn print(lab: &Lab, begin: SystemTime, nodes: &[&Machine], acks: &Ack
     println!("timeline, seconds since the event:");
     for event in events {
         println!("  {:7.1}  {}", event.at - begin, event.text);
+    }
+    Ok(())
+}
+
+/// Where all goes as planned, the agents have nothing to warn of.
+pub(crate) fn check_no_warning(lab: &Lab, begin: SystemTime, nodes: &[&Machine]) -> Result<()> {
+    for node in nodes {
+        let told = journal(lab, node)?;
+        let since = |event: &&Event| event.is_warning && event.at >= seconds(begin) + CLOCKS;
+        let warnings: Vec<&str> =
+            told.iter().filter(since).map(|each| each.text.as_str()).collect();
+        ensure!(
+            warnings.is_empty(),
+            "warnings where all went as planned:\n{}",
+            warnings.join("\n")
+        );
     }
     Ok(())
 }
@@ -94,7 +111,8 @@ fn journal(lab: &Lab, node: &Machine) -> Result<Vec<Event>> {
         let (teller, message) = (get("SYSLOG_IDENTIFIER"), get("MESSAGE"));
         // The agents' steps are at 6; what they begin, end and find is at 5 and below.
         if !message.is_empty() && get("PRIORITY") <= "5" {
-            events.push(Event { at, text: format!("{:9}  {teller}: {message}", node.name) });
+            let text = format!("{:9}  {teller}: {message}", node.name);
+            events.push(Event { at, text, is_warning: get("PRIORITY") <= "4" });
         }
     }
     Ok(events)
@@ -104,7 +122,7 @@ fn plugs(lab: &Lab) -> Vec<Event> {
     let text = fs::read_to_string(plug::log(lab)).unwrap_or_default();
     let event = |line: &str| {
         let (at, what) = line.split_once(' ')?;
-        Some(Event { at: at.parse().ok()?, text: format!("plug       {what}") })
+        Some(Event { at: at.parse().ok()?, text: format!("plug       {what}"), is_warning: false })
     };
     text.lines().filter_map(event).collect()
 }
@@ -117,8 +135,9 @@ fn stalls(acks: &Acks) -> impl Iterator<Item = (SystemTime, SystemTime)> {
 
 fn told((last, next): (SystemTime, SystemTime)) -> [Event; 2] {
     let length = next.duration_since(last).unwrap_or_default().as_secs_f64();
+    let event = |at, text| Event { at: seconds(at), text, is_warning: false };
     [
-        Event { at: seconds(last), text: "client     last block before a stall".to_string() },
-        Event { at: seconds(next), text: format!("client     next block, after {length:.1} s") },
+        event(last, "client     last block before a stall".to_string()),
+        event(next, format!("client     next block, after {length:.1} s")),
     ]
 }
