@@ -17,6 +17,19 @@ pub struct Process {
 }
 
 impl Process {
+    /// Asks it to end (SIGTERM), as [`Process::kill`] does not.
+    pub fn end(&self) {
+        let _ = kill(Pid::from_raw(self.id), Signal::SIGTERM);
+    }
+
+    /// The words of its command line (`/proc/PID/cmdline`, proc_pid_cmdline(5): a zero byte ends each); none if it has ended.
+    pub fn words(&self, machine: &Machine) -> Vec<String> {
+        let file = Path::new("/proc").join(self.id.to_string()).join("cmdline");
+        let bytes = machine.read_bytes(&file).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.split_terminator('\0').map(str::to_string).collect()
+    }
+
     /// Kills it (SIGKILL). One that has ended is as good as killed; one that hangs in the kernel stays,
     /// and what it holds is still held.
     pub fn kill(&self) {

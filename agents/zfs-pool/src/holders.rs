@@ -4,7 +4,8 @@
 
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
-use hasan::{lio, processes, zfs};
+use hasan::processes::{self, Process};
+use hasan::{lio, zfs};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,13 +15,33 @@ const SENTENCE: usize = 60;
 /// How long a stop waits for programs: udev looks into each device that was closed after writing, as the LUNs of a stopped target
 /// are, and a search through the file systems goes by.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a stream may take to end once it is told to: the kernel undoes what was half received.
+const ENDING: Duration = Duration::from_secs(10);
 /// What ZFS has exported by itself, and takes back with an export of the pool (zfsprops(7), `sharenfs`).
 const SHARED: &str = "/etc/exports.d/zfs.exports";
 
-/// Who holds the pool, in words.
+/// Who holds the pool: what stays, in words; processes, which may go by themselves; and those that send or receive.
+#[derive(Default)]
 struct Holders {
     lasting: Vec<String>,
-    processes: Vec<String>,
+    processes: Vec<Process>,
+    streams: Vec<Process>,
+}
+
+impl Holders {
+    /// Whether all that is left are processes.
+    fn may_pass(&self) -> bool {
+        self.lasting.is_empty() && !(self.processes.is_empty() && self.streams.is_empty())
+    }
+
+    fn only_streams(&self) -> bool {
+        self.may_pass() && self.processes.is_empty()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let processes = self.processes.iter().chain(&self.streams).map(ToString::to_string);
+        self.lasting.iter().cloned().chain(processes).collect()
+    }
 }
 
 /// A mounted file system (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
@@ -31,14 +52,30 @@ struct Mount {
     source: String,
 }
 
-/// The holders of the pool, in words; empty if nobody holds it. Where there are but processes, they are waited for.
+/// The holders of the pool, in words; empty if nobody holds it. Where there are but processes, they are waited for. Where then
+/// only streams are left, they are ended: a stream can be had again, and its node is fenced if the stop fails.
 pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
-    let mut holders = Vec::new();
-    machine.await_condition(PATIENCE, || {
-        let Holders { lasting, processes } = holders_now(machine, pool)?;
-        let may_pass = lasting.is_empty() && !processes.is_empty();
-        holders = [lasting, processes].concat();
-        Ok(!may_pass)
+    // The other half of the time is for the streams' end and for the export.
+    let mut left = await_holders(machine, pool, PATIENCE.min(machine.time_left() / 2))?;
+    for end in [Process::end, Process::kill] {
+        if !left.only_streams() {
+            break;
+        }
+        for stream in &left.streams {
+            tracing::warn!("ending {stream}, which keeps the pool {pool} from being exported");
+            end(stream);
+        }
+        left = await_holders(machine, pool, ENDING.min(machine.time_left() / 2))?;
+    }
+    Ok(left.names())
+}
+
+/// Who still holds the pool after so long, or at once if waiting is of no use.
+fn await_holders(machine: &Machine, pool: &str, at_most: Duration) -> Result<Holders, Fault> {
+    let mut holders = Holders::default();
+    machine.await_condition(at_most, || {
+        holders = holders_now(machine, pool)?;
+        Ok(!holders.may_pass())
     })?;
     Ok(holders)
 }
@@ -66,9 +103,42 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
             .max_by_key(|mount| mount.at.as_os_str().len());
         nearest.is_some_and(|mount| datasets.contains(&mount))
     };
-    let processes = processes::with_open(machine, |path| is_zvol(path) || is_below(path))?;
-    let processes = processes.iter().map(ToString::to_string).collect();
-    Ok(Holders { lasting: found, processes })
+    let streams = streams(machine, pool)?;
+    let mut processes = processes::with_open(machine, |path| is_zvol(path) || is_below(path))?;
+    // One that is in a folder of the pool, too, is named once.
+    processes.retain(|process| !streams.contains(process));
+    Ok(Holders { lasting: found, processes, streams })
+}
+
+/// What holds a dataset from its first byte to its last (`dmu_send_obj`, `dmu_recv_stream`), and has nothing open but ZFS's own
+/// device and a pipe: `zpool export` calls the pool busy (`spa_export_common`). Other commands hold nothing beyond one question
+/// to the kernel, and may yet be there for long: a list whose reader does not read on, a key that nobody types.
+fn streams(machine: &Machine, pool: &str) -> Result<Vec<Process>, Fault> {
+    let mut tools = processes::with_open(machine, |path| path == Path::new("/dev/zfs"))?;
+    tools.retain(|tool| tool.name == "zfs" && is_stream(pool, &tool.words(machine)));
+    Ok(tools)
+}
+
+/// Whether a command line is one of zfs-send(8) or zfs-receive(8) that may be of the pool. The token of a send that goes on
+/// where it was broken off hides the pool: such a one counts for each.
+fn is_stream(pool: &str, words: &[String]) -> bool {
+    let Some(([_, command], operands)) = words.split_first_chunk() else { return false };
+    let is_named = |word: &String| {
+        word.strip_prefix(pool)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@', '#']))
+    };
+    match command.as_str() {
+        "send" => operands.iter().any(|word| is_named(word) || is_token(word)),
+        "receive" | "recv" => operands.iter().any(is_named),
+        _ => false,
+    }
+}
+
+/// A token of `zfs send -t`: its version, a checksum, a length and the rest, hexadecimal (`zfs_send_resume_token_to_nvlist`).
+fn is_token(word: &str) -> bool {
+    let parts: Vec<&str> = word.split('-').collect();
+    let is_hex = |part: &&str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_hexdigit());
+    parts.len() == 4 && parts[0] == "1" && parts.iter().all(is_hex)
 }
 
 /// The holders' names; of many, the first ones. The log has them all.
@@ -201,6 +271,14 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
+    /// A `zfs` that runs. No process of the host has such a number (`PID_MAX_LIMIT`): whoever ends it ends nobody.
+    fn put_zfs(root: &Path, id: u32, words: &str) {
+        put(root, &format!("proc/{id}/comm"), "zfs\n");
+        put(root, &format!("proc/{id}/cmdline"), words);
+        fs::create_dir_all(root.join(format!("proc/{id}/fd"))).unwrap();
+        symlink("/dev/zfs", root.join(format!("proc/{id}/fd/3"))).unwrap();
+    }
+
     #[test]
     fn each_kind_of_holder_is_named_and_nothing_else() {
         let root = recorded("each");
@@ -228,6 +306,9 @@ mod tests {
         }
         put(&root, "proc/9/comm", "bash\n");
         symlink("/p/files/home", root.join("proc/9/cwd")).unwrap();
+        put_zfs(&root, 5_000_010, "zfs\0send\0p/v/a@x\0");
+        symlink("/p/files", root.join("proc/5000010/cwd")).unwrap();
+        put_zfs(&root, 5_000_011, "zfs\0send\0q/v@x\0");
         let want = [
             "the LIO backstore vm-1",
             "dm-3 over /dev/zvol/p/v/a",
@@ -236,6 +317,7 @@ mod tests {
             "the NFS export of /p/files/a b",
             "qemu (process 7)",
             "bash (process 9)",
+            "zfs (process 5000010)",
         ];
         assert_eq!(holders(&machine, "p").unwrap(), want);
         fs::remove_dir_all(&root).unwrap();
@@ -265,6 +347,60 @@ mod tests {
         assert_eq!(holders(&machine, "p").unwrap(), ["swap on /dev/zd0", "find (process 8)"]);
         assert!(begun.elapsed() < PATIENCE, "it was waited for in vain");
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_stream_is_ended_when_nobody_else_is_left() {
+        let root = recorded("stream");
+        let machine = Machine::recorded(&root).with_time(Duration::from_secs(1));
+        #[expect(clippy::disallowed_methods, reason = "a stream for the test")]
+        let mut child = std::process::Command::new("sleep").arg("15").spawn().unwrap();
+        put_zfs(&root, child.id(), "zfs\0receive\0-s\0p/backup\0");
+        put(&root, "proc/7/comm", "sh\n");
+        symlink("/p/files", root.join("proc/7/cwd")).unwrap();
+        let stream = format!("zfs (process {})", child.id());
+        assert_eq!(holders(&machine, "p").unwrap(), ["sh (process 7)".to_string(), stream]);
+        assert_eq!(child.try_wait().unwrap(), None, "it was ended though another one stays");
+        fs::remove_dir_all(root.join("proc/7")).unwrap();
+        let machine = machine.with_time(Duration::from_secs(4));
+        let left = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let folder = root.join(format!("proc/{}", child.id()));
+                child.wait().unwrap();
+                fs::remove_dir_all(folder).unwrap();
+            });
+            holders(&machine, "p")
+        });
+        assert_eq!(left.unwrap(), [""; 0]);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn only_what_sends_or_receives_of_the_pool_is_a_stream() {
+        let is =
+            |line: &str| is_stream("p", &line.split(' ').map(str::to_string).collect::<Vec<_>>());
+        for line in [
+            "zfs send p/v/a@x",
+            "zfs send -Rw p@x",
+            "zfs send -i p/v/a#x p/v/a@y",
+            "zfs receive -d p",
+            "/sbin/zfs recv -o compression=off p/backup/a b",
+            "zfs send -t 1-e604ea4bf-e0-789c636064000310a501c49c50",
+        ] {
+            assert!(is(line), "{line}");
+        }
+        for line in [
+            "zfs send q/v@x",
+            "zfs receive px/v",
+            "zfs list -r p",
+            "zfs load-key p/secret",
+            "zfs send q/1-a-b-c@x",
+            "zfs receive q/p",
+            "zfs",
+            "",
+        ] {
+            assert!(!is(line), "{line}");
+        }
     }
 
     #[test]
