@@ -101,11 +101,12 @@ pub(crate) fn newest(seen: &Seen) -> Option<&Label> {
 }
 
 /// The legs that another leg of their mirror is ahead of: its node's disk failed, and nobody had the time to mark the node. ZFS
-/// writes each transaction group to all legs of a mirror that it writes to (`vdev_uberblock_sync`). One that a crash has cut
-/// off there looks the same, and is well.
+/// writes each transaction group to all legs of a mirror that it writes to (`vdev_uberblock_sync`); multihost's sign of life goes
+/// to one leg alone, and does not count. A leg whose write a crash has cut off looks the same, and is well.
 pub(crate) fn behind(seen: &Seen) -> BTreeSet<&Leg> {
     let is_behind = |one: &Label| {
-        seen.labels.values().any(|other| other.top_guid == one.top_guid && other.txg > one.txg)
+        let mut mirror = seen.labels.values().filter(|other| other.top_guid == one.top_guid);
+        mirror.any(|other| other.synced > one.synced)
     };
     seen.labels.iter().filter(|(_, label)| is_behind(label)).map(|(leg, _)| leg).collect()
 }

@@ -18,6 +18,7 @@ fn label(state: LabelState, hostid: u64, txg: u64, multihost: bool) -> Label {
         pool_guid: GUID,
         state,
         txg,
+        synced: txg,
         multihost,
         hostid,
         hostname,
@@ -346,6 +347,11 @@ fn a_leg_is_behind_only_where_another_one_of_its_mirror_is_ahead() {
     let (a, b) = (Leg::new("a").unwrap(), Leg::new("b").unwrap());
     place(&mut seen, "a", Some((LabelState::InUse, OURS, OLD)), true);
     assert_eq!(behind(&seen), BTreeSet::from([&a]));
+    // Multihost's sign of life goes to one leg alone.
+    place(&mut seen, "a", Some((LabelState::InUse, OURS, NEW)), true);
+    seen.labels.get_mut(&b).unwrap().txg += 1;
+    assert_eq!(behind(&seen), BTreeSet::new());
+    place(&mut seen, "a", Some((LabelState::InUse, OURS, OLD)), true);
     // Each transaction group goes to some mirrors alone.
     seen.labels.get_mut(&b).unwrap().top_guid += 1;
     assert_eq!(behind(&seen), BTreeSet::new());

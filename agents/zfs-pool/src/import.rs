@@ -214,6 +214,7 @@ mod tests {
             pool_guid: 9,
             state: LabelState::InUse,
             txg: 12,
+            synced: 12,
             multihost: true,
             hostid: 1,
             hostname: "host1".to_string(),

@@ -79,6 +79,7 @@ mod tests {
             pool_guid: 9,
             state: LabelState::InUse,
             txg,
+            synced: txg,
             multihost: true,
             hostid: 1,
             hostname: "host1".to_string(),

@@ -131,6 +131,7 @@ impl World {
             pool_guid: 9,
             state,
             txg: on.txg,
+            synced: on.txg,
             multihost: true,
             hostid: hostid(on.host),
             hostname: NAMES[on.host].to_string(),

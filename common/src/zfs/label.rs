@@ -15,7 +15,9 @@ const LENGTH: usize = 112 * 1024;
 /// Of the ring of uberblocks, which follows the configuration.
 const RING: usize = 128 * 1024;
 /// The smallest distance between two uberblocks; others are multiples of it.
-const SLOT: usize = 1024;
+const SLOT: usize = 1 << SLOT_SHIFTS.0;
+/// The distance between two uberblocks: a sector of the mirror, within these bounds (`UBERBLOCK_SHIFT`, `MAX_UBERBLOCK_SHIFT`).
+const SLOT_SHIFTS: (u64, u64) = (10, 13);
 const UBERBLOCK_MAGIC: u64 = 0x00ba_b10c;
 const MMP_MAGIC: u64 = 0xa11c_ea11;
 const TYPE_UINT64: u32 = 8;
@@ -36,6 +38,9 @@ pub struct Label {
     pub state: LabelState,
     /// The newest transaction group that is on this vdev.
     pub txg: u64,
+    /// The newest one that a sync has put there, as it does on all legs of a mirror; 0 if there is none. Under multihost the sign
+    /// of life carries the newest uberblock of the pool to one leg of any mirror, or of a log, by itself (`mmp_write_uberblock`).
+    pub synced: u64,
     /// Whether the pool was written under multihost.
     pub multihost: bool,
     /// The host that had it last: its id, and its name.
@@ -94,17 +99,20 @@ fn parse(bytes: &[u8]) -> Result<Option<Label>, String> {
         (None, LabelState::Beside) => Uberblock { txg: 0, timestamp: 0, multihost: false },
         (None, _) => return Err("it has no uberblock".to_string()),
     };
+    let tree = || list.lists.get("vdev_tree").into_iter().flatten();
+    let ashift = tree().find_map(|top| top.numbers.get("ashift").copied());
     Ok(Some(Label {
         pool: text("name"),
         pool_guid: number("pool_guid").unwrap_or_default(),
         state,
         txg: uberblock.txg,
+        synced: synced(ring, ashift.unwrap_or_default()),
         multihost: uberblock.multihost,
         hostid: number("hostid").unwrap_or_default(),
         hostname: text("hostname"),
         top_guid: number("top_guid").unwrap_or_default(),
         tops: number("vdev_children").unwrap_or_default(),
-        members: list.lists.get("vdev_tree").into_iter().flatten().flat_map(leaves).collect(),
+        members: tree().flat_map(leaves).collect(),
     }))
 }
 
@@ -116,22 +124,35 @@ struct Uberblock {
     multihost: bool,
 }
 
-/// The newest uberblock of a ring. Those of a host with the other byte order are passed over.
 fn newest(ring: &[u8]) -> Option<Uberblock> {
+    uberblocks(ring).map(|(_, uberblock)| uberblock).max()
+}
+
+/// The newest transaction group of a sync. Under multihost it leaves the last slot to the sign of life (`vdev_uberblock_sync`,
+/// `MMP_BLOCKS_PER_LABEL`); without multihost that slot is one as any other.
+fn synced(ring: &[u8], ashift: u64) -> u64 {
+    let last = RING - (1 << ashift.clamp(SLOT_SHIFTS.0, SLOT_SHIFTS.1));
+    let by_sync = uberblocks(ring).filter(|(at, each)| *at < last || !each.multihost);
+    by_sync.map(|(_, uberblock)| uberblock.txg).max().unwrap_or_default()
+}
+
+/// The uberblocks of a ring, and where they lie in it. Those of a host with the other byte order are passed over.
+fn uberblocks(ring: &[u8]) -> impl Iterator<Item = (usize, Uberblock)> {
     let number = |slot: &[u8], at: usize| {
         slot.get(at..at + 8)
             .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
             .map(u64::from_le_bytes)
     };
-    ring.chunks_exact(SLOT)
-        .filter(|slot| number(slot, 0) == Some(UBERBLOCK_MAGIC))
-        .filter_map(|slot| {
+    let slots = ring.chunks_exact(SLOT).enumerate();
+    slots.filter(move |(_, slot)| number(slot, 0) == Some(UBERBLOCK_MAGIC)).filter_map(
+        move |(index, slot)| {
             // Behind magic, version, txg, guid sum, timestamp, root pointer and software version.
             let (magic, delay) = (number(slot, 176)?, number(slot, 184)?);
             let multihost = magic == MMP_MAGIC && delay != 0;
-            Some(Uberblock { txg: number(slot, 16)?, timestamp: number(slot, 32)?, multihost })
-        })
-        .max()
+            let (txg, timestamp) = (number(slot, 16)?, number(slot, 32)?);
+            Some((index * SLOT, Uberblock { txg, timestamp, multihost }))
+        },
+    )
 }
 
 /// The pairs of an nvlist, by name; those of other types are passed over.
@@ -298,6 +319,7 @@ mod tests {
             pool_guid: u64::MAX,
             state: LabelState::Exported,
             txg: 0x1_0000_0002,
+            synced: 0x1_0000_0002,
             multihost: true,
             hostid: 7,
             hostname: "storage-a".to_string(),
@@ -312,6 +334,24 @@ mod tests {
         let bytes = with_ring(&[uberblock(0x1_0000_0002, 0), older]);
         assert_eq!(parse(&bytes), Ok(Some(want)));
         assert_eq!(parse(&with_ring(&[])), Err("it has no uberblock".to_string()));
+    }
+
+    #[test]
+    fn a_sign_of_life_is_no_sync() {
+        // Sectors of 4096 bytes: the last slot is the last of 32. A sync writes under multihost, too.
+        let with_last = |delay: u64, at: usize| {
+            let mut bytes = with_ring(&[uberblock(4, 1000), uberblock(5, 1000)]);
+            bytes[LENGTH + at..LENGTH + at + SLOT].copy_from_slice(&uberblock(7, delay));
+            let label = parse(&bytes).unwrap().unwrap();
+            (label.txg, label.synced)
+        };
+        assert_eq!(with_last(1000, RING - 4096), (7, 5));
+        assert_eq!(with_last(1000, RING - 8192), (7, 7));
+        assert_eq!(with_last(0, RING - 4096), (7, 7));
+        let ring = [vec![0; RING - 8192], uberblock(7, 1000), vec![0; 8192 - SLOT]].concat();
+        assert_eq!((synced(&ring, 13), synced(&ring, 16), synced(&ring, 12)), (0, 0, 7));
+        let ring = [vec![0; RING - SLOT], uberblock(7, 1000)].concat();
+        assert_eq!((synced(&ring, 9), synced(&ring, 10)), (0, 0));
     }
 
     #[test]
