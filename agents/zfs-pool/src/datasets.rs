@@ -16,16 +16,16 @@ const KEYS: Duration = Duration::from_secs(30);
 /// How many missing nodes the log names.
 const NAMED: usize = 8;
 
-/// Loads keys and mounts, as asked, and waits for the zvols' nodes.
-pub(crate) fn open(machine: &Machine, pool: &str, options: &Options<'_>) -> Result<(), Fault> {
+/// Loads keys and mounts, as asked, and waits for the zvols' nodes. What cannot be done of it is logged.
+pub(crate) fn open(machine: &Machine, pool: &str, options: &Options<'_>) {
     if options.load_keys {
         let brief = machine.with_time(KEYS.min(machine.time_left() / 2));
         log_failure(brief.run("zfs", &["load-key", "-r", pool]));
         if options.mount {
-            mount(machine, pool)?;
+            log_failure(mount(machine, pool));
         }
     }
-    await_nodes(machine, pool)
+    log_failure(await_nodes(machine, pool));
 }
 
 /// Mounts and shares what the import would have mounted and shared, parents first.
@@ -49,7 +49,7 @@ fn mount(machine: &Machine, pool: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn log_failure(result: Result<String, Fault>) {
+fn log_failure<T>(result: Result<T, Fault>) {
     if let Err(fault) = result {
         tracing::error!("{}", fault.reason);
     }
@@ -75,4 +75,43 @@ fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
         tracing::error!("{} zvols have no node: {} …", missing.len(), first.join(", "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    /// What is asked of a `zfs` that answers `get` so.
+    fn asked(name: &str, get: &str) -> String {
+        let root =
+            std::env::temp_dir().join(format!("hasan-datasets-{name}-{}", std::process::id()));
+        // What an earlier run has left.
+        let _ = fs::remove_dir_all(&root);
+        let machine = Machine::recorded(&root);
+        let script = format!(
+            "#!/bin/sh\necho \"$1 $2\" >> {}/asked\ncase \"$*\" in get*{get} esac\n",
+            root.display()
+        );
+        machine.replace_file(Path::new("/usr/sbin/zfs"), &script).unwrap();
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(root.join("usr/sbin/zfs"), mode).unwrap();
+        open(&machine, "p", &Options { mount: true, load_keys: true, failmode: None });
+        let asked = machine.read(Path::new("/asked")).unwrap().unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        asked
+    }
+
+    #[test]
+    fn a_dataset_that_cannot_be_listed_keeps_neither_the_pool_nor_the_others() {
+        assert_eq!(asked("none", ") exit 1 ;;"), "load-key -r\nget -Hp\nget -Hp");
+        assert_eq!(asked("strange", ") echo strange ;;"), "load-key -r\nget -Hp\nget -Hp");
+        let rows = ["canmount\ton", "mounted\tno", "sharenfs\toff", "sharesmb\toff"]
+            .map(|pair| format!("p/a\t{pair}\t-\n"))
+            .concat();
+        let half = format!("*filesystem*) printf '{rows}'; echo 'I/O error' >&2 ;;");
+        assert_eq!(asked("half", &half), "load-key -r\nget -Hp\nmount p/a\nget -Hp");
+    }
 }

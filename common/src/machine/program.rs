@@ -100,6 +100,16 @@ impl Machine {
         succeeded(program, arguments, answer)
     }
 
+    /// As [`Machine::run`], for a program that may end well although it has left something out, and says so: whatever it says on
+    /// its standard error is an error.
+    pub fn run_silent(&self, program: &str, arguments: &[&str]) -> Result<String, Fault> {
+        let answer = self.ask(program, arguments)?;
+        if !answer.stderr.trim().is_empty() {
+            return Err(Fault::generic(describe(program, arguments, &answer)));
+        }
+        succeeded(program, arguments, answer)
+    }
+
     /// As [`Machine::run`]; the program inherits the lock, which is held until the program and all
     /// its children are gone, even if this process ends before.
     pub fn run_holding(

@@ -147,32 +147,41 @@ impl Dataset {
     }
 }
 
-/// A dataset and all below it that are of these types, with these properties (both separated by commas, zfs-get(8)). It
-/// asks ZFS, which may take its time.
+/// A dataset and all below it that are of these types, with these properties (both separated by commas, zfs-get(8)), as far as
+/// ZFS lists them: what it says of others is logged. It asks ZFS, which may take its time.
 ///
 /// # Errors
-/// The dataset is not there, or the list cannot be read.
+/// ZFS cannot be asked, or the list cannot be read.
 pub fn datasets(
     machine: &Machine,
     root: &str,
     types: &str,
     properties: &str,
 ) -> Result<Vec<Dataset>, Fault> {
-    parse_datasets(&dataset_rows(machine, root, types, properties)?)
+    let answer = machine.ask("zfs", &list_of(root, types, properties))?;
+    if answer.code != Some(0) || !answer.stderr.trim().is_empty() {
+        tracing::error!("\"zfs get\" does not list all of {root}: {}", answer.stderr.trim());
+    }
+    parse_datasets(&answer.stdout)
 }
 
-/// As [`datasets`], as rows for [`parse_datasets`].
+/// As [`datasets`], but all of them, as rows for [`parse_datasets`].
 ///
 /// # Errors
-/// The dataset is not there.
+/// The dataset is not there, or not all below it was listed: `zfs get -r` says that it cannot go on at a dataset that is damaged,
+/// leaves out what follows, and exits with 0 (`cmd/zfs/zfs_iter.c`, `zfs_callback`). Half a list is none.
 pub fn dataset_rows(
     machine: &Machine,
     root: &str,
     types: &str,
     properties: &str,
 ) -> Result<String, Fault> {
-    let columns = "name,property,value,source";
-    machine.run("zfs", &["get", "-Hp", "-r", "-t", types, "-o", columns, properties, root])
+    machine.run_silent("zfs", &list_of(root, types, properties))
+}
+
+/// What `zfs` is asked for a list that [`parse_datasets`] can read.
+fn list_of<'a>(root: &'a str, types: &'a str, properties: &'a str) -> [&'a str; 9] {
+    ["get", "-Hp", "-r", "-t", types, "-o", "name,property,value,source", properties, root]
 }
 
 /// Parses `zfs get -Hp -r -o name,property,value,source … DATASET`: a row for each dataset and
@@ -297,6 +306,7 @@ pub fn zvol_of(device: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
 
     #[test]
@@ -321,6 +331,28 @@ mod tests {
         let apart = "p/v/a\tguid\t77\t-\np/v/b\tguid\t78\t-\np/v/a\ttype\tvolume\t-\n";
         let fault = parse_datasets(apart).unwrap_err();
         assert!(fault.reason.contains("\"p/v/a\" in two places"), "{}", fault.reason);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_is_an_error_also_where_zfs_exits_with_0() {
+        let root = std::env::temp_dir().join(format!("hasan-half-list-{}", std::process::id()));
+        // What an earlier run has left.
+        let _ = std::fs::remove_dir_all(&root);
+        let machine = Machine::recorded(&root);
+        let says = |more: &str| {
+            let script = format!("#!/bin/sh\nprintf 'p/a\\tguid\\t77\\t-\\n'\n{more}\n");
+            machine.replace_file(Path::new("/usr/sbin/zfs"), &script).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(root.join("usr/sbin/zfs"), mode).unwrap();
+            dataset_rows(&machine, "p", "volume", "guid")
+        };
+        assert_eq!(says("").unwrap(), "p/a\tguid\t77\t-\n");
+        let half = says("echo 'cannot iterate filesystems: I/O error' >&2").unwrap_err();
+        assert!(half.reason.ends_with("cannot iterate filesystems: I/O error"), "{}", half.reason);
+        // Whoever can do with a part of it has that.
+        assert_eq!(datasets(&machine, "p", "volume", "guid").unwrap().len(), 1);
+        assert!(says("exit 1").is_err());
+        std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
