@@ -57,12 +57,11 @@ fn log_failure<T>(result: Result<T, Fault>) {
 
 /// The kernel makes the devices before an import returns; udev makes the names after it.
 fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let zvols = zfs::datasets(machine, pool, "volume", "volmode,keystatus")?;
-    let shown =
-        |zvol: &&Dataset| !zvol.is("volmode", "none") && !zvol.is("keystatus", "unavailable");
-    let names: Vec<String> = zvols.iter().filter(shown).map(|zvol| zvol.name.clone()).collect();
-    let missing = || -> Vec<&String> {
-        names.iter().filter(|name| !machine.exists(&zfs::zvol_device(name))).collect()
+    let properties = "volmode,keystatus,receive_resume_token";
+    let zvols = zfs::datasets(machine, pool, "volume", properties)?;
+    let names = with_device(&zvols);
+    let missing = || -> Vec<&str> {
+        names.iter().copied().filter(|name| !machine.exists(&zfs::zvol_device(name))).collect()
     };
     if machine.await_condition(AGAIN, || Ok(missing().is_empty()))? {
         return Ok(());
@@ -71,10 +70,21 @@ fn await_nodes(machine: &Machine, pool: &str) -> Result<(), Fault> {
     log_failure(machine.run("udevadm", &again));
     if !machine.await_condition(NODES, || Ok(missing().is_empty()))? {
         let missing = missing();
-        let first: Vec<&str> = missing.iter().take(NAMED).map(|name| name.as_str()).collect();
+        let first = &missing[..missing.len().min(NAMED)];
         tracing::error!("{} zvols have no node: {} …", missing.len(), first.join(", "));
     }
     Ok(())
+}
+
+/// The zvols whose device is to be waited for. One of which a receive was broken off (zfs-receive(8), `-s`) has none until that
+/// is done (it is inconsistent, so `dsl_dataset_tryown` refuses it).
+fn with_device(zvols: &[Dataset]) -> Vec<&str> {
+    let is_shown = |zvol: &&Dataset| {
+        !zvol.is("volmode", "none")
+            && !zvol.is("keystatus", "unavailable")
+            && !zvol.values.contains_key("receive_resume_token")
+    };
+    zvols.iter().filter(is_shown).map(|zvol| zvol.name.as_str()).collect()
 }
 
 #[cfg(test)]
@@ -102,6 +112,23 @@ mod tests {
         let asked = machine.read(Path::new("/asked")).unwrap().unwrap();
         fs::remove_dir_all(&root).unwrap();
         asked
+    }
+
+    #[test]
+    fn a_zvol_without_a_device_is_not_waited_for() {
+        let pairs = [
+            ("p/none", "volmode", "none"),
+            ("p/locked", "keystatus", "unavailable"),
+            ("p/half", "receive_resume_token", "1-e604ea4bf-e0-789c6360"),
+            ("p/open", "keystatus", "available"),
+            ("p/plain", "receive_resume_token", "-"),
+        ];
+        let rows: Vec<String> = pairs
+            .iter()
+            .map(|(name, property, value)| format!("{name}\t{property}\t{value}\t-\n"))
+            .collect();
+        let zvols = zfs::parse_datasets(&rows.concat()).unwrap();
+        assert_eq!(with_device(&zvols), ["p/open", "p/plain"]);
     }
 
     #[test]
