@@ -63,10 +63,14 @@ pub fn portals(value: &str) -> Result<(), String> {
     })
 }
 
-/// The name of a pool (zpool-create(8)): it begins with a letter and is not a reserved word.
+/// The name of a pool (zpool-create(8)): it begins with a letter and is not a reserved word. ZFS takes blanks in
+/// it, too.
 pub fn pool(value: &str) -> Result<(), String> {
     let first = value.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
     let reserved = ["mirror", "raidz", "draid", "spare"].iter().any(|word| value.starts_with(word));
+    if value.contains(' ') {
+        return Err("has a blank in it, and the list of pools in backend.conf has none".to_string());
+    }
     if !first || reserved || value == "log" || !value.bytes().all(|c| is_zfs(c) && c != b'/') {
         return Err("is not the name of a pool".to_string());
     }
@@ -137,11 +141,15 @@ mod tests {
                 &["10.40.40.10", "0.0.0.0:3260", "[::]:3260", "host:3260", "10.0.0.1:0", ""],
             ),
             (portals, &["10.40.40.10:3260,[fd00::1]:3260"], &["", " ", "10.40.40.10:3260 x"]),
-            (pool, &["san-pool", "tank", "log1"], &["", "1pool", "mirror-1", "log", "a/b", "a,b"]),
+            (
+                pool,
+                &["san-pool", "tank", "log1", "a:b"],
+                &["", "1pool", "mirror-1", "log", "a/b", "a,b", "a b", "ab "],
+            ),
             (
                 dataset,
-                &["san-pool/iscsi/hypervisor", "tank"],
-                &["", "tank/", "tank//a", "tank/a@s", "tank/.", "tank/../a"],
+                &["san-pool/iscsi/hypervisor", "tank", "tank/a b"],
+                &["", "a b/c", "tank/", "tank//a", "tank/a@s", "tank/.", "tank/../a"],
             ),
             (plain, &["data-a1", "data-a-a"], &["", "-a", "a/b", "a b", &"x".repeat(37)]),
             (absolute_path, &["/dev/vdb"], &["vdb", "/dev/a,b"]),
