@@ -156,7 +156,7 @@ impl Cib {
                 Change::Record { pool, record } => {
                     let name = Owner::name(pool);
                     let id = self.properties.get(&name).map(|pair| pair.id.clone());
-                    let id = id.unwrap_or_else(|| format!("{}-{name}", self.set));
+                    let id = id.unwrap_or_else(|| new_id(&format!("{}-{name}", self.set)));
                     let pair = pair(&id, &name, &record.text());
                     let set = escape(&self.set);
                     write!(
@@ -182,9 +182,13 @@ impl Cib {
             Fault::generic(format!("the cluster's configuration has no node {name:?}"))
         })?;
         // As crm_attribute(8) names them.
-        let set = if node.set.is_empty() { format!("nodes-{}", node.id) } else { node.set.clone() };
+        let set = match node.set.as_str() {
+            "" => new_id(&format!("nodes-{}", node.id)),
+            set => set.to_string(),
+        };
         let id = node.attributes.get(attribute).map(|pair| pair.id.clone());
-        let pair = pair(&id.unwrap_or_else(|| format!("{set}-{attribute}")), attribute, value);
+        let pair =
+            pair(&id.unwrap_or_else(|| new_id(&format!("{set}-{attribute}"))), attribute, value);
         Ok(format!(
             "<node id=\"{}\" uname=\"{}\"><instance_attributes id=\"{}\">{pair}</instance_attributes></node>",
             escape(&node.id),
@@ -192,6 +196,13 @@ impl Cib {
             escape(&set)
         ))
     }
+}
+
+/// An `id` of ours. The schema takes an NCName alone (XML Schema part 2, section 3.3.14), and a pool's name may have a colon.
+/// Pacemaker does the same to its own (`crm_xml_sanitize_id`).
+fn new_id(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    text.chars().map(|c| if is_plain(c) { c } else { '.' }).collect()
 }
 
 fn pair(id: &str, name: &str, value: &str) -> String {

@@ -60,6 +60,25 @@ fn a_change_names_its_condition_and_keeps_the_ids_that_are_there() {
     assert!(owner.place("a' or '1").is_err());
 }
 
+#[test]
+fn a_new_id_has_no_colon_and_an_old_one_stays_as_it_is() {
+    let xml = "<configuration><crm_config><cluster_property_set id=\"set\"/></crm_config><nodes>\
+        <node id=\"1:a\" uname=\"a\"/><node id=\"2\" uname=\"b\"><instance_attributes id=\"n:2\"/></node>\
+        </nodes></configuration>";
+    let record = Owner::parse("a").unwrap();
+    let set = |node| Change::Attribute { node, name: "hasan-dirty-p:q", value: "1" };
+    let changes = [Change::Record { pool: "p:q", record: &record }, set("a"), set("b")];
+    let document = parse_cib(xml).unwrap().document(&changes).unwrap();
+    for want in [
+        "<nvpair id=\"set-hasan-owner-p.q\" name=\"hasan-owner-p:q\"",
+        "<node id=\"1:a\" uname=\"a\"><instance_attributes id=\"nodes-1.a\">\
+         <nvpair id=\"nodes-1.a-hasan-dirty-p.q\" name=\"hasan-dirty-p:q\"",
+        "<instance_attributes id=\"n:2\"><nvpair id=\"n.2-hasan-dirty-p.q\"",
+    ] {
+        assert!(document.contains(want), "{document}");
+    }
+}
+
 /// A cluster of programs that say what a test wants. `cibadmin` writes down what it is asked, and a query shows the
 /// mark after the first change.
 fn cluster(name: &str, quorum: &str, members: &str) -> (Machine, PathBuf) {
