@@ -58,8 +58,8 @@ pub fn with_open(
         }
         let folder = Path::new("/proc").join(&entry);
         if has_open(machine, &folder, &is_meant) {
-            // A process that has ended meanwhile holds nothing.
-            let Ok(Some(name)) = machine.read(&folder.join("comm")) else { continue };
+            // A process that has ended meanwhile holds nothing. Its name may be cut within a character.
+            let Ok(Some(name)) = machine.read_lossy(&folder.join("comm")) else { continue };
             found.push(Process { id, name });
         }
     }

@@ -87,7 +87,7 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
     let mut found = backstores(machine, &is_zvol)?;
     found.extend(stacked(machine, &zvols)?);
     found.extend(swaps(machine, &is_zvol)?);
-    let mounts = parse_mounts(&machine.read_required(Path::new("/proc/self/mountinfo"))?)?;
+    let mounts = mounts(machine)?;
     let on_zvols = mounts.iter().filter(|mount| is_zvol(Path::new(&mount.source)));
     found.extend(
         on_zvols.map(|mount| format!("the mount of {} at {}", mount.source, mount.at.display())),
@@ -188,7 +188,7 @@ fn stacked(machine: &Machine, zvols: &BTreeMap<String, PathBuf>) -> Result<Vec<S
             continue;
         }
         let path = Path::new("/sys/block").join(&block).join("loop/backing_file");
-        let Some(file) = machine.read(&path)? else { continue };
+        let Some(file) = machine.read_lossy(&path)? else { continue };
         let file = Path::new(&file);
         if is_block(zvols, file) || zvols.values().any(|zvol| zvol == file) {
             found.push(format!("{block} over {}", file.display()));
@@ -199,7 +199,7 @@ fn stacked(machine: &Machine, zvols: &BTreeMap<String, PathBuf>) -> Result<Vec<S
 
 /// Swap areas (`/proc/swaps`: a heading, then path, type, size, used, priority).
 fn swaps(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec<String>, Fault> {
-    let text = machine.read(Path::new("/proc/swaps"))?.unwrap_or_default();
+    let text = machine.read_lossy(Path::new("/proc/swaps"))?.unwrap_or_default();
     let paths = text.lines().skip(1).filter_map(|row| row.split_whitespace().next());
     let held = paths.filter(|path| is_zvol(Path::new(path)));
     Ok(held.map(|path| format!("swap on {path}")).collect())
@@ -208,7 +208,7 @@ fn swaps(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec<Stri
 /// What the kernel's NFS server exports of the datasets (`/proc/fs/nfs/exports`: path, clients), and ZFS does not take back.
 fn exports(machine: &Machine, datasets: &[&Mount]) -> Result<Vec<String>, Fault> {
     let paths = |table: &str| -> Result<Vec<PathBuf>, Fault> {
-        let text = machine.read(Path::new(table))?.unwrap_or_default();
+        let text = machine.read_lossy(Path::new(table))?.unwrap_or_default();
         let rows = text.lines().filter(|row| !row.starts_with('#'));
         Ok(rows.filter_map(|row| row.split_whitespace().next()).map(unescape).collect())
     };
@@ -218,6 +218,12 @@ fn exports(machine: &Machine, datasets: &[&Mount]) -> Result<Vec<String>, Fault>
     };
     let held = paths("/proc/fs/nfs/exports")?.into_iter().filter(is_held);
     Ok(held.map(|path| format!("the NFS export of {}", path.display())).collect())
+}
+
+fn mounts(machine: &Machine) -> Result<Vec<Mount>, Fault> {
+    let path = Path::new("/proc/self/mountinfo");
+    let absent = || Fault::generic(format!("cannot read {}: it is not there", path.display()));
+    parse_mounts(&machine.read_lossy(path)?.ok_or_else(absent)?)
 }
 
 fn parse_mounts(text: &str) -> Result<Vec<Mount>, Fault> {
@@ -401,6 +407,28 @@ mod tests {
         ] {
             assert!(!is(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_no_holder_and_is_none() {
+        let root = recorded("bytes");
+        let machine = Machine::recorded(&root).with_time(Duration::from_millis(100));
+        let append = |path: &str, bytes: &[u8]| {
+            let before = fs::read(root.join(path)).unwrap_or_default();
+            put(&root, path, "");
+            fs::write(root.join(path), [&before, bytes].concat()).unwrap();
+        };
+        append("proc/self/mountinfo", b"33 20 8:1 / /media/\xfc rw - vfat /dev/sdb1 rw\n");
+        append("sys/block/loop1/loop/backing_file", b"/media/\xfc.iso\n");
+        append("proc/swaps", b"Filename Type\n/media/\xfc file 1 0 -2\n");
+        append("proc/fs/nfs/exports", b"/media/\xfc *(rw)\n");
+        append("etc/exports.d/zfs.exports", b"/media/\xfc *(rw)\n");
+        assert_eq!(holders(&machine, "p"), Ok(Vec::new()));
+        append("proc/7/comm", b"daemon\xc3\n");
+        fs::create_dir_all(root.join("proc/7/fd")).unwrap();
+        symlink("/dev/zd16", root.join("proc/7/fd/3")).unwrap();
+        assert_eq!(holders(&machine, "p").unwrap(), ["daemon\u{fffd} (process 7)"]);
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

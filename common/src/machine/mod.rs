@@ -99,6 +99,14 @@ impl Machine {
         })
     }
 
+    /// As [`Machine::read`], for what tells of the whole machine: a name in it that is not UTF-8 is anybody's, and must not hide
+    /// the others. Its bytes become U+FFFD.
+    pub fn read_lossy(&self, path: &Path) -> Result<Option<String>, Fault> {
+        let text =
+            |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_string();
+        Ok(self.read_bytes(path)?.map(text))
+    }
+
     /// A file's bytes; `None` if there is no such file.
     pub fn read_bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
         self.read_unless(path, |_| false)
