@@ -84,17 +84,9 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
     let folder = Path::new("/dev/zvol").join(pool);
     let zvols = zfs::zvol_links(machine, &folder)?;
     let is_zvol = |path: &Path| path.starts_with(&folder) || is_block(&zvols, path);
-    let mut found = backstores(machine, &is_zvol)?;
-    found.extend(stacked(machine, &zvols)?);
-    found.extend(swaps(machine, &is_zvol)?);
     let mounts = mounts(machine)?;
-    let on_zvols = mounts.iter().filter(|mount| is_zvol(Path::new(&mount.source)));
-    found.extend(
-        on_zvols.map(|mount| format!("the mount of {} at {}", mount.source, mount.at.display())),
-    );
     let datasets: Vec<&Mount> =
         mounts.iter().filter(|mount| mount.kind == "zfs" && is_of(pool, &mount.source)).collect();
-    found.extend(exports(machine, &datasets)?);
     let is_below = |path: &Path| {
         // A deeper mount of another file system hides what lies below it.
         let nearest = mounts
@@ -103,6 +95,15 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
             .max_by_key(|mount| mount.at.as_os_str().len());
         nearest.is_some_and(|mount| datasets.contains(&mount))
     };
+    let mut found = backstores(machine, &is_zvol)?;
+    found.extend(stacked(machine, &zvols)?);
+    found.extend(loops(machine, &|file| is_zvol(file) || is_below(file))?);
+    found.extend(swaps(machine, &is_zvol)?);
+    let on_zvols = mounts.iter().filter(|mount| is_zvol(Path::new(&mount.source)));
+    found.extend(
+        on_zvols.map(|mount| format!("the mount of {} at {}", mount.source, mount.at.display())),
+    );
+    found.extend(exports(machine, &datasets)?);
     let streams = streams(machine, pool)?;
     let mut processes = processes::with_open(machine, |path| is_zvol(path) || is_below(path))?;
     // One that is in a folder of the pool, too, is named once.
@@ -174,7 +175,7 @@ fn backstores(machine: &Machine, is_zvol: &impl Fn(&Path) -> bool) -> Result<Vec
     Ok(held.map(|each| format!("the LIO backstore {}", each.at.name)).collect())
 }
 
-/// Devices that lie over a zvol: device-mapper, MD, loop.
+/// Devices that lie over a zvol: device-mapper, MD.
 fn stacked(machine: &Machine, zvols: &BTreeMap<String, PathBuf>) -> Result<Vec<String>, Fault> {
     let mut found = Vec::new();
     for (block, zvol) in zvols {
@@ -183,15 +184,20 @@ fn stacked(machine: &Machine, zvols: &BTreeMap<String, PathBuf>) -> Result<Vec<S
             found.push(format!("{holder} over {}", zvol.display()));
         }
     }
+    Ok(found)
+}
+
+/// Loop devices over a zvol, or over a file in a dataset: the kernel has that open, and no process.
+fn loops(machine: &Machine, is_ours: &impl Fn(&Path) -> bool) -> Result<Vec<String>, Fault> {
+    let mut found = Vec::new();
     for block in machine.list(Path::new("/sys/block"))?.unwrap_or_default() {
         if !block.starts_with("loop") {
             continue;
         }
         let path = Path::new("/sys/block").join(&block).join("loop/backing_file");
         let Some(file) = machine.read_lossy(&path)? else { continue };
-        let file = Path::new(&file);
-        if is_block(zvols, file) || zvols.values().any(|zvol| zvol == file) {
-            found.push(format!("{block} over {}", file.display()));
+        if is_ours(Path::new(&file)) {
+            found.push(format!("{block} over {file}"));
         }
     }
     Ok(found)
@@ -301,6 +307,8 @@ mod tests {
         fs::create_dir_all(root.join("sys/class/block/zd0/holders/dm-3")).unwrap();
         put(&root, "sys/block/loop1/loop/backing_file", "/dev/zd16\n");
         put(&root, "sys/block/loop2/loop/backing_file", "/dev/zd32\n");
+        put(&root, "sys/block/loop3/loop/backing_file", "/p/files/x.img\n");
+        put(&root, "sys/block/loop4/loop/backing_file", "/other/x.img\n");
         put(&root, "proc/swaps", "Filename Type Size Used Priority\n/dev/zd0 partition 1 0 -2\n");
         let exports = "# Version 1.1\n/p/files/a\\040b *(rw)\n/other *(rw)\n/p/files *(rw)\n";
         put(&root, "proc/fs/nfs/exports", exports);
@@ -319,6 +327,7 @@ mod tests {
             "the LIO backstore vm-1",
             "dm-3 over /dev/zvol/p/v/a",
             "loop1 over /dev/zd16",
+            "loop3 over /p/files/x.img",
             "swap on /dev/zd0",
             "the NFS export of /p/files/a b",
             "qemu (process 7)",
