@@ -46,6 +46,11 @@ impl Flow {
         seen.times += 1;
         Some(seen.times)
     }
+
+    /// What was seen of a leg says nothing any more.
+    pub fn forget(&mut self, leg: &Leg) {
+        self.0.remove(leg);
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One pass of the watch: observe, plan, apply.
 
 use crate::notify::{ALIVE, notify};
-use crate::plan::{Actual, Memory, Step, plan};
+use crate::plan::{self, Actual, Memory, Step, plan};
 use crate::pools;
 use crate::said::Said;
 use crate::standing::Standing;
@@ -53,8 +53,8 @@ impl Watch {
         let sessions = iscsi::observe(machine, &backend.peer.iqn)?;
         let has_session = sessions.iter().any(|session| session.state == SessionState::LoggedIn);
         let maps = legs::observe(machine)?;
-        let still = self.still(&maps);
-        let actual = Actual { sessions, maps, still };
+        let mut actual = Actual { sessions, maps, still: BTreeMap::new() };
+        actual.still = still(&mut self.flow, &actual, Instant::now());
         self.memory.forget_refused(&actual, Instant::now());
         for leg in legs::are_let_go(machine)? {
             self.memory.in_use.remove(&leg);
@@ -83,14 +83,6 @@ impl Watch {
         self.pools.pass(&machine.with_time(CLUSTER), backend, here)
     }
 
-    /// The legs whose I/O stands still.
-    fn still(&mut self, maps: &[Map]) -> BTreeMap<Leg, u32> {
-        let now = Instant::now();
-        let remote = maps.iter().filter(|map| map.role == Role::Remote);
-        let mut times = |map: &Map| self.flow.stands_still(&map.leg, map.io, now);
-        remote.filter_map(|map| Some((map.leg.clone(), times(map)?))).collect()
-    }
-
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<Then, Fault> {
         match step {
             Step::Login => return self.login(machine, backend),
@@ -112,10 +104,7 @@ impl Watch {
                 self.arrived(leg, "is here under another device");
             }
             Step::ReinstatePath(leg, disk) => self.reinstate(machine, leg, disk)?,
-            Step::RetryPath(leg, disk) => {
-                tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
-                legs::reinstate_path(machine, leg, &disk.numbers)?;
-            }
+            Step::RetryPath(leg, disk) => retry(machine, leg, disk)?,
             Step::GiveUp(leg) => self.give_up(machine, backend, leg)?,
             Step::Refuse(leg, disk, map) => self.refuse(machine, leg, disk, map)?,
             Step::PathsLost(legs) => self.paths_lost(machine, backend, legs)?,
@@ -227,6 +216,29 @@ impl Watch {
     }
 }
 
+/// The legs whose I/O stands still. What waits while no disk of the leg takes it says nothing of the disk, and uses up none of
+/// the tries that its path has when it is back.
+fn still(flow: &mut Flow, actual: &Actual, now: Instant) -> BTreeMap<Leg, u32> {
+    let mut still = BTreeMap::new();
+    for map in actual.maps.iter().filter(|map| map.role == Role::Remote) {
+        if plan::running(&map.leg, actual).next().is_none() {
+            flow.forget(&map.leg);
+        } else if let Some(times) = flow.stands_still(&map.leg, map.io, now) {
+            still.insert(map.leg.clone(), times);
+        }
+    }
+    still
+}
+
+/// A path that has not failed has all I/O, and a question to its disk could take as long as that does.
+fn retry(machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {
+    if !legs::has_path_failed(machine, leg)? || !is_as_it_was(machine, disk)? {
+        return Ok(());
+    }
+    tracing::warn!("the I/O of leg {leg} stands still: its path is tried again");
+    legs::reinstate_path(machine, leg, &disk.numbers)
+}
+
 /// Whether the disk is what it seems to be: a session that comes back may carry another one behind the same number, or a
 /// smaller one.
 fn is_as_it_was(machine: &Machine, disk: &Disk) -> Result<bool, Fault> {
@@ -242,3 +254,7 @@ fn log_in(machine: &Machine, backend: &Backend) -> Result<(), Fault> {
     tracing::info!("logged in to {iqn}");
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "pass_tests.rs"]
+mod tests;

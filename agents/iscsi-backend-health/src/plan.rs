@@ -16,7 +16,7 @@ const REST: Duration = Duration::from_secs(3600);
 pub(crate) struct Actual {
     pub(crate) sessions: Vec<Session>,
     pub(crate) maps: Vec<Map>,
-    /// The legs whose I/O stands still, and how often it has since none waited.
+    /// The legs whose I/O stands still on a disk that takes it, and how often it has since none waited.
     pub(crate) still: BTreeMap<Leg, u32>,
 }
 
@@ -111,7 +111,8 @@ fn disks<'a>(leg: &'a Leg, actual: &'a Actual) -> impl Iterator<Item = &'a Disk>
     disks.filter(move |disk| Leg::of_serial(&disk.serial).as_ref() == Some(leg))
 }
 
-fn running<'a>(leg: &'a Leg, actual: &'a Actual) -> impl Iterator<Item = &'a Disk> {
+/// The disks of a leg that take I/O.
+pub(crate) fn running<'a>(leg: &'a Leg, actual: &'a Actual) -> impl Iterator<Item = &'a Disk> {
     disks(leg, actual).filter(|disk| disk.state == DiskState::Running)
 }
 
