@@ -147,8 +147,12 @@ impl Care {
 }
 
 /// Whether a line of `zpool events -H`, time and class, tells of errors, of a vdev's state, or of legs that miss writes. A
-/// slow I/O is none of these.
+/// slow I/O is none of these. What the kernel had no room for may be any of them ("dropped N events", `zpool_main.c`,
+/// `zpool_do_events_next`; `zfs_zevent_len_max`).
 fn is_news(line: &str) -> bool {
+    if line.starts_with("dropped ") {
+        return true;
+    }
     let class = line.split('\t').nth(1).unwrap_or(line);
     let is_resilver =
         matches!(class, "sysevent.fs.zfs.resilver_start" | "sysevent.fs.zfs.vdev_attach");

@@ -122,6 +122,7 @@ fn errors_and_changes_are_news() {
         ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.history_event", false),
         ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.resilver_start", true),
         ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.vdev_attach", true),
+        ("dropped 1 events", true),
         ("Nov 21 2026 13:00:00.1\tsysevent.fs.zfs.resilver_finish", false),
     ] {
         assert_eq!(is_news(line), want, "{line}");
