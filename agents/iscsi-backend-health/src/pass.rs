@@ -100,6 +100,8 @@ impl Watch {
                 self.arrived(leg, "is here");
             }
             Step::ExchangePath(leg, disk) => {
+                // One that is cut off may leave the new table loaded, which looks like an exchange, and the old one in use.
+                self.memory.in_use.remove(leg);
                 legs::exchange_path(machine, leg, &disk.block, disk.sectors)?;
                 self.arrived(leg, "is here under another device");
             }

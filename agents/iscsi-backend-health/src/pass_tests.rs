@@ -118,3 +118,17 @@ fn a_path_is_tried_again_if_it_has_failed_and_carries_the_leg_still() {
         fs::remove_dir_all(root).unwrap();
     }
 }
+
+#[test]
+fn a_path_whose_exchange_is_cut_off_is_not_known_to_work() {
+    // The new table is loaded, and does not come to life.
+    let (machine, root) = with_dmsetup("exchange", "[ $1 = load ]");
+    show_disk(&machine, &leg().serial());
+    let memory = Memory { in_use: BTreeSet::from([leg()]), ..Memory::default() };
+    let mut watch = Watch { memory, ..Watch::default() };
+    let step = Step::ExchangePath(leg(), disk(DiskState::Running));
+    assert!(watch.apply(&machine, &backend(), &step).is_err());
+    assert!(asked(&machine).contains("load data-b1"));
+    assert_eq!(watch.memory.in_use, BTreeSet::new());
+    fs::remove_dir_all(root).unwrap();
+}
