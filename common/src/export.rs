@@ -9,12 +9,18 @@ use crate::legs::{self, Leg, Map, Role};
 use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName, Who};
 use crate::machine::Machine;
 use crate::ocf::{Fault, Rc};
+use crate::parallel::in_parallel;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Is there while the other node is shut out, so that a target that is made anew does not let it in. A boot clears it: then
 /// nothing of ours is written to.
 const PEER_IS_OUT: &str = "/run/hasan/peer-is-shut-out";
+
+/// Time for the maps of a leg: udev's look at a new one waits for its disk, which may be dying, while the others are to be served.
+const MAPS: Duration = Duration::from_secs(20);
 
 /// What is there of the export.
 struct Actual {
@@ -24,7 +30,14 @@ struct Actual {
     numbers: BTreeMap<Leg, u64>,
 }
 
+/// All that can be used.
 fn observe(machine: &Machine, backend: &Backend) -> Result<Actual, Fault> {
+    let mut actual = observe_all(machine, backend)?;
+    leave_out_unnamed(machine, &mut actual);
+    Ok(actual)
+}
+
+fn observe_all(machine: &Machine, backend: &Backend) -> Result<Actual, Fault> {
     let (tpg, backstores) = lio::observe(machine, &group(backend))?;
     let numbers = leg_luns::numbers(machine, backend.legs.keys())?;
     Ok(Actual { maps: legs::observe(machine)?, tpg, backstores, numbers })
@@ -34,17 +47,10 @@ fn group(backend: &Backend) -> TpgName {
     TpgName { iqn: backend.iqn.clone(), tag: 1 }
 }
 
-/// Brings up what can be brought up; a disk that is missing does not hinder the others.
+/// Brings up what can be brought up; a disk that is missing, or does not answer, does not hinder the others.
 pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
-    let mut missing = Vec::new();
-    let maps = legs::observe(machine)?;
-    for (leg, disk) in &backend.legs {
-        match make_maps(machine, leg, disk, &maps) {
-            Ok(()) => {}
-            Err(fault) => missing.push(format!("leg {leg}: {}", fault.reason)),
-        }
-    }
+    let mut missing = make_all_maps(machine, &backend, MAPS)?;
     let _lock = lio::lock(machine)?;
     let actual = observe(machine, &backend)?;
     leg_luns::keep(machine, &actual.numbers)?;
@@ -56,8 +62,54 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
         machine,
         &lio::door_up(&group(&backend), &portals, tpg.as_ref()).unwrap_or_default(),
     )?;
-    tracing::info!("{} exports {} legs", backend.iqn, backend.legs.len() - missing.len());
-    if missing.is_empty() { Ok(()) } else { Err(Fault::generic(missing.join("; "))) }
+    let exported = |leg: &&Leg| exports(&actual.maps).any(|map| map.leg == **leg);
+    let (there, absent): (Vec<&Leg>, Vec<&Leg>) = backend.legs.keys().partition(exported);
+    tracing::info!("{} exports {} legs", backend.iqn, there.len());
+    for leg in absent {
+        missing.entry(leg.clone()).or_insert_with(|| "its map has no name yet".to_string());
+    }
+    told(&missing)
+}
+
+/// The maps for the target.
+fn exports(maps: &[Map]) -> impl Iterator<Item = &Map> {
+    maps.iter().filter(|map| map.role == Role::Export)
+}
+
+/// An error, if anything is wrong with any leg.
+fn told(wrong: &BTreeMap<Leg, String>) -> Result<(), Fault> {
+    let each: Vec<String> =
+        wrong.iter().map(|(leg, reason)| format!("leg {leg}: {reason}")).collect();
+    if each.is_empty() { Ok(()) } else { Err(Fault::generic(each.join("; "))) }
+}
+
+/// Makes the maps of all legs at once, so that none waits for another one's disk. Returns those that it could not be done for.
+fn make_all_maps(
+    machine: &Machine,
+    backend: &Backend,
+    at_most: Duration,
+) -> Result<BTreeMap<Leg, String>, Fault> {
+    let maps = legs::observe(machine)?;
+    let machine = machine.with_time(at_most.min(machine.time_left()));
+    let legs: Vec<(&Leg, &PathBuf)> = backend.legs.iter().collect();
+    let (sender, failed) = mpsc::channel();
+    // The receiver is there: nothing is ever lost.
+    let _ = in_parallel(&legs, legs.len(), |(leg, disk)| {
+        make_maps(&machine, leg, disk, &maps)
+            .or_else(|fault| sender.send(((*leg).clone(), fault.reason)))
+    });
+    drop(sender);
+    Ok(failed.into_iter().collect())
+}
+
+/// Leaves out the maps without a name, where udev waits for the disk: a backstore over one would fail, and all others with it.
+fn leave_out_unnamed(machine: &Machine, actual: &mut Actual) {
+    let backstores = &actual.backstores;
+    actual.maps.retain(|map| {
+        let device = map.leg.export_device();
+        let is_open = || backstores.iter().any(|each| each.device == device);
+        map.role != Role::Export || machine.exists(&device) || is_open()
+    });
 }
 
 fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<(), Fault> {
@@ -208,7 +260,7 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
 pub fn down(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
     let _lock = lio::lock(machine)?;
-    let actual = observe(machine, &backend)?;
+    let actual = observe_all(machine, &backend)?;
     let exports: BTreeSet<_> = backend.legs.keys().map(Leg::export_device).collect();
     let is_ours = |backstore: &Backstore| exports.contains(&backstore.device);
     let tpg = actual.tpg.as_ref();
@@ -269,30 +321,5 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_that_is_made_anew_does_not_let_in_who_is_shut_out() {
-        let root = std::env::temp_dir().join(format!("hasan-export-{}", std::process::id()));
-        let machine = Machine::recorded(&root);
-        let mut backend = Backend::default();
-        backend.peer.initiator = "iqn.2025-01.lab.home:b".to_string();
-        let nothing = Actual {
-            maps: Vec::new(),
-            tpg: None,
-            backstores: Vec::new(),
-            numbers: BTreeMap::new(),
-        };
-        let lets_in = || {
-            let steps = steps_up(&machine, &backend, &nothing, None).unwrap();
-            format!("{steps:?}").contains(&backend.peer.initiator)
-        };
-        assert!(lets_in());
-        machine.replace_file(Path::new(PEER_IS_OUT), "").unwrap();
-        assert!(!lets_in());
-        machine.remove_file(Path::new(PEER_IS_OUT)).unwrap();
-        assert!(lets_in());
-        std::fs::remove_dir_all(&root).unwrap();
-    }
-}
+#[path = "export_tests.rs"]
+mod tests;
