@@ -68,6 +68,13 @@ pub fn up(machine: &Machine, path: &Path) -> Result<(), Fault> {
     for leg in absent {
         missing.entry(leg.clone()).or_insert_with(|| "its map has no name yet".to_string());
     }
+    for (map, steps) in left_over(&backend, &actual) {
+        let removed = lio::apply_all(machine, &steps).map_err(Fault::from);
+        if let Err(fault) = removed.and_then(|()| legs::remove(machine, map)) {
+            let reason = format!("it is not configured any more: {}", fault.reason);
+            missing.insert(map.leg.clone(), reason);
+        }
+    }
     told(&missing)
 }
 
@@ -261,14 +268,32 @@ pub fn down(machine: &Machine, path: &Path) -> Result<(), Fault> {
     let backend = config::load(machine, path)?;
     let _lock = lio::lock(machine)?;
     let actual = observe_all(machine, &backend)?;
-    let exports: BTreeSet<_> = backend.legs.keys().map(Leg::export_device).collect();
-    let is_ours = |backstore: &Backstore| exports.contains(&backstore.device);
-    let tpg = actual.tpg.as_ref();
-    lio::apply_all(machine, &lio::shell_down(&group(&backend), tpg, &actual.backstores, is_ours))?;
-    for map in actual.maps.iter().filter(|map| map.role == Role::Export) {
-        legs::remove(machine, map)?;
+    // One thing that does not go keeps no other one.
+    let target = lio::apply_all(machine, &steps_down(&backend, &actual)).map_err(Fault::from);
+    let mut wrong: Vec<String> = target.err().map(|fault| fault.reason).into_iter().collect();
+    for map in exports(&actual.maps) {
+        wrong.extend(legs::remove(machine, map).err().map(|fault| fault.reason));
     }
-    Ok(())
+    if wrong.is_empty() { Ok(()) } else { Err(Fault::generic(wrong.join("; "))) }
+}
+
+/// Of legs that are not configured any more, too: what lies over a map of ours is ours.
+fn steps_down(backend: &Backend, actual: &Actual) -> Vec<lio::Step> {
+    let legs = backend.legs.keys().chain(exports(&actual.maps).map(|map| &map.leg));
+    let devices: BTreeSet<_> = legs.map(Leg::export_device).collect();
+    let is_ours = |backstore: &Backstore| devices.contains(&backstore.device);
+    lio::shell_down(&group(backend), actual.tpg.as_ref(), &actual.backstores, is_ours)
+}
+
+/// The maps for the target of legs that are not configured any more, and the steps that free each. Their LUNs are gone by then.
+fn left_over<'a>(backend: &Backend, actual: &'a Actual) -> Vec<(&'a Map, Vec<lio::Step>)> {
+    let steps = |map: &Map| {
+        let device = map.leg.export_device();
+        let over = actual.backstores.iter().filter(|each| each.device == device);
+        over.map(|each| lio::Step::RemoveBackstore(each.at.clone())).collect()
+    };
+    let maps = exports(&actual.maps).filter(|map| !backend.legs.contains_key(&map.leg));
+    maps.map(|map| (map, steps(map))).collect()
 }
 
 /// Says what is missing of the export.

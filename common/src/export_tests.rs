@@ -1,5 +1,6 @@
 use super::*;
 use crate::legs::Io;
+use crate::lio::BackstoreName;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -81,5 +82,55 @@ fn a_map_that_udev_has_not_named_keeps_no_other_leg_from_the_target() {
     let mut actual = Actual { maps, ..nothing() };
     leave_out_unnamed(&machine, &mut actual);
     assert_eq!(actual.maps, [map("good", Role::Export)]);
+    fs::remove_dir_all(root).unwrap();
+}
+
+/// A backstore of ours over the map of a leg.
+fn backstore(name: &str) -> Backstore {
+    Backstore {
+        at: BackstoreName { hba: format!("iblock_{name}"), name: name.to_string() },
+        device: leg(name).export_device(),
+        block: None,
+        enabled: true,
+        serial: leg(name).serial(),
+    }
+}
+
+#[test]
+fn a_leg_that_is_not_configured_any_more_leaves_nothing_in_the_target() {
+    let mut backend = Backend::default();
+    backend.legs.insert(leg("kept"), "/dev/sda".into());
+    let mut foreign = backstore("gone");
+    foreign.device = "/dev/sdb".into();
+    let maps =
+        [map("gone", Role::Export), map("gone", Role::Local), map("kept", Role::Export)].to_vec();
+    let backstores = vec![backstore("kept"), backstore("gone"), foreign];
+    let actual = Actual { maps, backstores, ..nothing() };
+    let remove = |name: &str| lio::Step::RemoveBackstore(backstore(name).at);
+    assert_eq!(steps_down(&backend, &actual), [remove("kept"), remove("gone")]);
+    let gone = map("gone", Role::Export);
+    assert_eq!(left_over(&backend, &actual), [(&gone, vec![remove("gone")])]);
+}
+
+/// The kernel's list of maps.
+fn show_map(machine: &Machine, at: u64, uuid: &str) {
+    let folder = PathBuf::from(format!("/sys/block/dm-{at}"));
+    for (name, text) in [("dm/uuid", uuid), ("size", "8"), ("stat", "1 0 8 4 2 0 8 9 0 5 6")] {
+        machine.replace_file(&folder.join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn a_map_that_cannot_be_removed_keeps_no_other_one() {
+    let (machine, _, root) = node("busy", &[], "case $3 in a1-export) exit 1 ;; esac");
+    show_map(&machine, 0, "HASAN-export-a1");
+    show_map(&machine, 1, "HASAN-export-a2");
+    let conf = "leg.a1 = /dev/sda\niqn = iqn.2025-01.lab.home:a\nportal = 10.10.10.1:3260\n\
+        peer.node = b\npeer.iqn = iqn.2025-01.lab.home:b\npeer.portal = 10.10.10.2:3260\n\
+        peer.initiator = iqn.2025-01.lab.home:initiator-b\npeer.legs = b1\npool = p\n";
+    machine.replace_file(Path::new(config::PATH), conf).unwrap();
+    let fault = down(&machine, Path::new(config::PATH)).unwrap_err();
+    assert!(fault.reason.contains("a1-export"), "{}", fault.reason);
+    assert!(asked(&machine).contains("remove --retry a2-export"), "{}", asked(&machine));
     fs::remove_dir_all(root).unwrap();
 }
