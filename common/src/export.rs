@@ -22,6 +22,12 @@ const PEER_IS_OUT: &str = "/run/hasan/peer-is-shut-out";
 /// Time for the maps of a leg: udev's look at a new one waits for its disk, which may be dying, while the others are to be served.
 const MAPS: Duration = Duration::from_secs(20);
 
+/// How a leg gets over another disk. A unit whose start has failed, as it does while a disk is missing, runs no ExecStop=
+/// (systemd.service(5)). `up` does not do it by itself: a LUN that is back within the time of a session carries the same serial, and
+/// the other node, which has not missed it, would use the new disk as if it held the leg.
+const ANEW: &str = "systemctl stop hasan-backend-export; /usr/lib/ocf/resource.d/hasan/iscsi-backend-export down; and when the \
+                    journal of the other node has the legs as lost: systemctl start hasan-backend-export";
+
 /// What is there of the export.
 struct Actual {
     maps: Vec<Map>,
@@ -136,8 +142,7 @@ fn make_maps(machine: &Machine, leg: &Leg, disk: &Path, maps: &[Map]) -> Result<
             // The disk was exchanged. A map in use is not removed: on this node a pool is on the disk that went.
             Some(map) => legs::remove(machine, map).map_err(|fault| {
                 Fault::generic(format!(
-                    "its map lies over a disk that went, not over {}, and is in use; without the pool here: systemctl restart \
-                     hasan-backend-export: {}",
+                    "its map lies over a disk that went, not over {}, and is in use ({}); without the pool here: {ANEW}",
                     disk.display(),
                     fault.reason
                 ))
@@ -314,7 +319,7 @@ pub fn check(machine: &Machine, path: &Path) -> Result<(), Fault> {
         return Err(Fault::new(
             Rc::Degraded,
             format!(
-                "legs over a disk that went: {}; without the pool here: systemctl restart hasan-backend-export",
+                "legs over a disk that went: {}; see \"A failed disk\" in the README of hasan",
                 exchanged.join(", ")
             ),
         ));

@@ -134,3 +134,14 @@ fn a_map_that_cannot_be_removed_keeps_no_other_one() {
     assert!(asked(&machine).contains("remove --retry a2-export"), "{}", asked(&machine));
     fs::remove_dir_all(root).unwrap();
 }
+
+#[test]
+fn a_map_in_use_over_a_disk_that_went_is_refused_with_the_way_out() {
+    let (machine, backend, root) = node("exchanged", &["a1"], "exit 1");
+    let old = Map { slaves: BTreeSet::from(["old".to_string()]), ..map("a1", Role::Export) };
+    let fault = make_maps(&machine, &leg("a1"), &backend.legs[&leg("a1")], &[old]).unwrap_err();
+    // systemd runs no ExecStop= of a unit that could not start.
+    assert!(fault.reason.contains("iscsi-backend-export down"), "{}", fault.reason);
+    assert!(!asked(&machine).contains("create"), "{}", asked(&machine));
+    fs::remove_dir_all(root).unwrap();
+}
