@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const LOGIN_PAUSE: Duration = Duration::from_secs(3);
 /// Pause between two questions for LUNs that are missing.
 const SCAN_PAUSE: Duration = Duration::from_secs(15);
+/// Pause between two starts of the initiator's daemon, which mostly runs: the other node may be down for long.
+const DAEMON_PAUSE: Duration = Duration::from_secs(60);
 /// Time to change the cluster's configuration and to see that it is changed: seven programs, of a cluster that has just lost a
 /// node. I/O waits for it, and to begin anew would take longer.
 const CLUSTER: Duration = Duration::from_secs(90);
@@ -38,6 +40,7 @@ pub(crate) struct Watch {
     standing: Standing,
     last_login: Option<Instant>,
     last_scan: Option<Instant>,
+    last_start: Option<Instant>,
     said: Said,
 }
 
@@ -56,6 +59,7 @@ impl Watch {
         let mut actual = Actual { sessions, maps, still: BTreeMap::new() };
         actual.still = still(&mut self.flow, &actual, Instant::now());
         self.memory.forget_refused(&actual, Instant::now());
+        self.memory.note_sessions(&actual, Instant::now());
         for leg in legs::are_let_go(machine)? {
             self.memory.in_use.remove(&leg);
         }
@@ -86,6 +90,7 @@ impl Watch {
     fn apply(&mut self, machine: &Machine, backend: &Backend, step: &Step) -> Result<Then, Fault> {
         match step {
             Step::Login => return self.login(machine, backend),
+            Step::StartDaemon => self.start_daemon(machine, backend)?,
             Step::SetRecoveryTimeout(session) => iscsi::set_recovery_timeout(machine, session)?,
             Step::OtherNoop([interval, timeout]) => self.said.error(&format!(
                 "the session with {0} was not made by hasan: a lost link would be noticed late (asked each {interval} s, for \
@@ -132,6 +137,19 @@ impl Watch {
         let result = iscsi::scan(machine, session);
         self.last_scan = Some(Instant::now());
         result
+    }
+
+    /// Where it runs this does nothing. It is not waited for.
+    fn start_daemon(&mut self, machine: &Machine, backend: &Backend) -> Result<(), Fault> {
+        if self.last_start.is_some_and(|last| last.elapsed() < DAEMON_PAUSE) {
+            return Ok(());
+        }
+        self.last_start = Some(Instant::now());
+        self.said.error(&format!(
+            "the session with {} has been lost for a minute or more; if {} is up: systemctl restart iscsid",
+            backend.peer.iqn, backend.peer.node
+        ));
+        machine.run("systemctl", &["start", "--no-block", "iscsid.service"]).map(|_| ())
     }
 
     fn reinstate(&mut self, machine: &Machine, leg: &Leg, disk: &Disk) -> Result<(), Fault> {

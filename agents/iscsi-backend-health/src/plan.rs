@@ -11,6 +11,9 @@ const RETRIES: u32 = 2;
 /// How long a leg is left alone whose disk fails I/O.
 const REST: Duration = Duration::from_secs(3600);
 
+/// How long a session may do without a login before its daemon is looked after.
+const AWAY: Duration = Duration::from_secs(60);
+
 /// What is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
@@ -31,6 +34,10 @@ pub(crate) struct Memory {
     pub(crate) refused: BTreeSet<Leg>,
     /// The legs whose disk fails I/O, and since when they are left alone.
     pub(crate) failing: BTreeMap<Leg, Instant>,
+    /// Since when there are sessions, and none of them is logged in.
+    pub(crate) away_since: Option<Instant>,
+    /// Whether that is for long.
+    pub(crate) is_away: bool,
 }
 
 impl Memory {
@@ -41,12 +48,23 @@ impl Memory {
         let is_new = |since: Instant| now.saturating_duration_since(since) < REST;
         self.failing.retain(|leg, since| is_there(leg) && is_new(*since));
     }
+
+    /// Whether somebody brings lost sessions back is not to be seen of them, only that nobody does.
+    pub(crate) fn note_sessions(&mut self, actual: &Actual, now: Instant) {
+        let is_in = |session: &Session| session.state == SessionState::LoggedIn;
+        let is_away = !actual.sessions.is_empty() && !actual.sessions.iter().any(is_in);
+        self.away_since = is_away.then(|| self.away_since.unwrap_or(now));
+        let is_long = |since: Instant| now.saturating_duration_since(since) >= AWAY;
+        self.is_away = self.away_since.is_some_and(is_long);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Log in to the peer's target.
     Login,
+    /// Start the initiator's daemon: it alone brings a lost session back, and not every distribution starts it again when it dies.
+    StartDaemon,
     /// Set the recovery timeout of a session.
     SetRecoveryTimeout(String),
     /// Somebody else has made the session, and it is asked for signs of life otherwise: after so many seconds, and for so many.
@@ -102,6 +120,9 @@ pub(crate) fn plan(backend: &Backend, actual: &Actual, memory: &Memory) -> Vec<S
     if backend.peer.legs.iter().any(has_none) {
         let working = actual.sessions.iter().filter(|it| it.state == SessionState::LoggedIn);
         steps.extend(working.map(|session| Step::Scan(session.name.clone())));
+    }
+    if memory.is_away {
+        steps.push(Step::StartDaemon);
     }
     steps
 }
@@ -295,6 +316,31 @@ mod tests {
             let mut memory = refused.clone();
             memory.forget_refused(&Actual { sessions, ..Actual::default() }, Instant::now());
             assert_eq!(memory.refused.contains(&leg()), is_kept);
+        }
+    }
+
+    #[test]
+    fn a_session_that_nobody_brings_back_has_its_daemon_started() {
+        use SessionState::{Failed, Free, LoggedIn};
+        let (start, mut memory) = (Instant::now(), Memory::default());
+        let with = |state| vec![Session { state, ..session(vec![]) }];
+        let both = || [with(Free), with(LoggedIn)].concat();
+        for (second, sessions, want) in [
+            (0, with(Failed), false),
+            (59, with(Free), false),
+            (60, with(Free), true),
+            (61, with(Free), true),
+            (62, both(), false),
+            (63, with(Free), false),
+            (122, with(Free), false),
+            (123, with(Free), true),
+            // A login starts it.
+            (124, vec![], false),
+        ] {
+            let actual = Actual { sessions, ..Actual::default() };
+            memory.note_sessions(&actual, start + Duration::from_secs(second));
+            let steps = plan(&backend(), &actual, &memory);
+            assert_eq!(steps.contains(&Step::StartDaemon), want, "{second} {steps:?}");
         }
     }
 
