@@ -131,7 +131,7 @@ fn disk(machine: &Machine, device: &Path) -> Result<Option<Disk>, Fault> {
     let (Some(numbers), Some(sectors), Some(page), Some(state)) = (
         machine.read_vanishing(&folder.join("dev"))?,
         legs::sectors(machine, &folder)?,
-        machine.read_bytes(&device.join("vpd_pg80"))?,
+        machine.read_vanishing_bytes(&device.join("vpd_pg80"))?,
         machine.read_vanishing(&device.join("state"))?,
     ) else {
         return Ok(None);

@@ -84,12 +84,14 @@ impl Machine {
         text(path, self.read_bytes(path)?)
     }
 
-    /// An attribute of a device, of which the kernel may say while it removes the device that there is none (`ENODEV`), and
-    /// device-mapper that the question makes no sense (`EINVAL`, `drivers/md/dm-sysfs.c`): `None`, too.
+    /// An attribute of a device; `None` also while the kernel removes the device.
     pub fn read_vanishing(&self, path: &Path) -> Result<Option<String>, Fault> {
-        let gone = [Errno::ENODEV, Errno::EINVAL].map(|errno| errno as i32);
-        let is_gone = |error: &io::Error| error.raw_os_error().is_some_and(|at| gone.contains(&at));
-        text(path, self.read_unless(path, is_gone)?)
+        text(path, self.read_vanishing_bytes(path)?)
+    }
+
+    /// The same of one that is no text.
+    pub fn read_vanishing_bytes(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+        self.read_unless(path, |error| is_vanishing(path, error))
     }
 
     /// A file's text, where the file must be there.
@@ -418,6 +420,15 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
+/// What the kernel says of an attribute while it removes the device: that there is none (`ENODEV`), and device-mapper that the
+/// question makes no sense (`EINVAL`), or, between the map's end and its attributes', that it cannot be answered (`EIO`;
+/// `drivers/md/dm-sysfs.c`, `dm_attr_show`, `dm_attr_uuid_show`). Elsewhere EIO is an error of the device.
+fn is_vanishing(path: &Path, error: &io::Error) -> bool {
+    let said = error.raw_os_error().map(Errno::from_raw);
+    matches!(said, Some(Errno::ENODEV | Errno::EINVAL))
+        || said == Some(Errno::EIO) && path.ends_with("dm/uuid")
+}
+
 fn is_again(error: &io::Error) -> bool {
     error.kind() == ErrorKind::Interrupted || error.raw_os_error() == Some(ERESTARTSYS)
 }
@@ -427,5 +438,25 @@ fn settled(result: io::Result<()>, as_good: ErrorKind) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == as_good => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_of_a_device_that_goes() {
+        let (uuid, other) = ("/sys/block/dm-0/dm/uuid", "/sys/block/sda/device/vpd_pg80");
+        for (path, errno, want) in [
+            (other, Errno::ENODEV, true),
+            (other, Errno::EINVAL, true),
+            (other, Errno::EIO, false),
+            (uuid, Errno::EIO, true),
+            (uuid, Errno::EACCES, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno as i32);
+            assert_eq!(is_vanishing(Path::new(path), &error), want, "{path} {errno}");
+        }
     }
 }
