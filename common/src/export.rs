@@ -6,7 +6,7 @@ use crate::chap::Credentials;
 use crate::config::{self, Backend};
 use crate::leg_luns;
 use crate::legs::{self, Leg, Map, Role};
-use crate::lio::{self, Backstore, Lun, Shell, Tpg, TpgName, Who};
+use crate::lio::{self, Attributes, Backstore, Lun, Shell, Tpg, TpgName, Who};
 use crate::machine::Machine;
 use crate::ocf::{Fault, Rc};
 use crate::parallel::in_parallel;
@@ -246,8 +246,14 @@ fn shell(machine: &Machine, backend: &Backend, actual: &Actual) -> Result<Shell,
         let device = leg.export_device();
         let block = machine.block(&device)?;
         let (name, serial) = (leg.name().to_string(), leg.serial());
-        let lun =
-            Lun { name, device, block, serial, reservations: String::new(), read_only: false };
+        let lun = Lun {
+            name,
+            device,
+            block,
+            serial,
+            reservations: String::new(),
+            attributes: Attributes::default(),
+        };
         let number = actual
             .numbers
             .get(leg)

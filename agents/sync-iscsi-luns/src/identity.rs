@@ -1,6 +1,7 @@
 //! Which zvols become LUNs, and the identity of each LUN: number, serial and name, kept in properties of the zvol, given
 //! once, never again. Pure functions.
 
+use hasan::lio::Attributes;
 use hasan::zfs::Dataset;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +15,16 @@ pub(crate) const NAME: &str = "hasan:backstore";
 pub(crate) const GONE: &str = "hasan:gone";
 /// Property of a zvol: the persistent reservations of its LUN.
 pub(crate) const RESERVATIONS: &str = "hasan:reservations";
+/// Property of a zvol: what else initiators see of its LUN, where somebody else has made that (`lio::Attributes`).
+pub(crate) const ATTRIBUTES: &str = "hasan:attributes";
 /// Property of a zvol or of a dataset above it: `off` keeps it from being served.
 pub(crate) const EXPORT: &str = "hasan:export";
 /// Property of the VLAN's dataset: the lowest LUN number that was never given.
 pub(crate) const NEXT: &str = "hasan:next-lun";
 /// All properties that this module reads.
 pub(crate) const PROPERTIES: &str = "type,guid,volmode,readonly,keystatus,receive_resume_token,creation,hasan:lun,\
-                                     hasan:serial,hasan:backstore,hasan:gone,hasan:reservations,hasan:export,hasan:next-lun";
+                                     hasan:serial,hasan:backstore,hasan:gone,hasan:reservations,hasan:attributes,hasan:export,\
+                                     hasan:next-lun";
 
 /// The digits of a serial that make the NAA name of a LUN (`target_core_spc.c`, `spc_gen_naa_6h_vendor_specific`).
 const NAA_DIGITS: usize = 25;
@@ -42,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) name: String,
     /// Its persistent reservations, empty for none; `None` where they cannot be read.
     pub(crate) reservations: Option<String>,
+    /// What somebody else has set of it; `None` for one of ours, which has what its zvol says.
+    pub(crate) attributes: Option<Attributes>,
 }
 
 /// All that the identities rest on.
@@ -80,6 +86,7 @@ pub(crate) struct Identity {
     pub(crate) serial: String,
     pub(crate) name: String,
     pub(crate) reservations: String,
+    pub(crate) attributes: Attributes,
 }
 
 /// A change of a zvol's properties.
@@ -257,23 +264,28 @@ impl Numbers {
 fn identity(seen: &Seen<'_>, zvol: &Dataset, numbers: &mut Numbers) -> Result<Identity, String> {
     let name = zvol.name.clone();
     let kept = zvol.own.get(RESERVATIONS).cloned().unwrap_or_default();
+    let noted = zvol.own.get(ATTRIBUTES).map_or(Ok(Attributes::default()), |text| text.parse());
     if let Some(live) = seen.live.get(&name) {
         let lun = numbers.take(Some(live.lun), &name)?;
+        // It is served: whatever its property says now, its initiators go on.
+        let attributes = live.attributes.unwrap_or(noted.unwrap_or_default());
         return Ok(Identity {
             zvol: name,
             lun,
             serial: live.serial.clone(),
             name: live.name.clone(),
             reservations: live.reservations.clone().unwrap_or(kept),
+            attributes,
         });
     }
+    let attributes = noted?;
     let guid = zvol.values.get("guid").and_then(|guid| guid.parse::<u64>().ok());
     let guid = guid.ok_or("it has no guid")?;
     let lun = numbers.take(number(zvol), &name)?;
     let serial =
         zvol.own.get(SERIAL).cloned().unwrap_or_else(|| default_serial(guid, seen.pool_guid));
     let backstore = zvol.own.get(NAME).cloned().unwrap_or_else(|| default_name(seen, &name));
-    Ok(Identity { zvol: name, lun, serial, name: backstore, reservations: kept })
+    Ok(Identity { zvol: name, lun, serial, name: backstore, reservations: kept, attributes })
 }
 
 /// What the zvol's properties lack of its identity.
@@ -289,17 +301,26 @@ fn notes(seen: &Seen<'_>, zvol: &Dataset, identity: &Identity) -> Vec<Note> {
     if !is_default && zvol.own.get(NAME) != Some(&identity.name) {
         notes.push(Note::Set(NAME, identity.name.clone()));
     }
-    match (zvol.own.get(RESERVATIONS), identity.reservations.as_str()) {
-        (Some(_), "") => notes.push(Note::Remove(RESERVATIONS)),
-        (there, wanted) if there.map_or("", String::as_str) != wanted => {
-            notes.push(Note::Set(RESERVATIONS, wanted.to_string()));
-        }
-        _ => {}
+    notes.extend(note(zvol, RESERVATIONS, &identity.reservations));
+    // Of ours the property is what is wanted.
+    if seen.live.get(&identity.zvol).is_some_and(|live| live.attributes.is_some()) {
+        notes.extend(note(zvol, ATTRIBUTES, &identity.attributes.to_string()));
     }
     if zvol.own.contains_key(GONE) {
         notes.push(Note::Remove(GONE));
     }
     notes
+}
+
+/// What makes a property what is wanted; an empty one is none.
+fn note(zvol: &Dataset, property: &'static str, wanted: &str) -> Option<Note> {
+    match (zvol.own.get(property), wanted) {
+        (Some(_), "") => Some(Note::Remove(property)),
+        (there, wanted) if there.map_or("", String::as_str) != wanted => {
+            Some(Note::Set(property, wanted.to_string()))
+        }
+        _ => None,
+    }
 }
 
 fn number(zvol: &Dataset) -> Option<u64> {

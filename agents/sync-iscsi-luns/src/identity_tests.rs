@@ -30,7 +30,8 @@ fn live(pairs: &[(&str, u64, &str)]) -> BTreeMap<String, Live> {
     let one = |(zvol, lun, serial): &(&str, u64, &str)| {
         let name = zvol.replace('/', "-");
         let reservations = Some(String::new());
-        (zvol.to_string(), Live { lun: *lun, serial: serial.to_string(), name, reservations })
+        let serial = serial.to_string();
+        (zvol.to_string(), Live { lun: *lun, serial, name, reservations, attributes: None })
     };
     pairs.iter().map(one).collect()
 }
@@ -235,6 +236,28 @@ fn a_zvol_that_another_group_shows_is_left_to_it() {
 }
 
 #[test]
+fn what_somebody_has_set_of_a_backstore_is_kept_and_ours_has_what_is_kept() {
+    let datasets = [root(&[]), zvol("p/v/a", 10, &[])];
+    let set: Attributes = "readonly,block_size=4096,model_alias".parse().unwrap();
+    let mut theirs = live(&[("p/v/a", 3, "theirs")]);
+    theirs.get_mut("p/v/a").unwrap().attributes = Some(set);
+    let noted = written(&datasets, &judged(&datasets, &theirs, None));
+    assert_eq!(noted[1].own[ATTRIBUTES], set.to_string());
+    assert_eq!(at_start(&noted).luns[0].attributes, set);
+    // One of ours is as its zvol says, and does not take it back.
+    let ours = live(&[("p/v/a", 3, "theirs")]);
+    let result = judged(&noted, &ours, None);
+    assert!(result.notes.is_empty() && result.luns[0].attributes == set, "{result:?}");
+    theirs.get_mut("p/v/a").unwrap().attributes = Some(Attributes::default());
+    let notes = &judged(&noted, &theirs, None).notes["p/v/a"];
+    assert_eq!(*notes, [Note::Remove(ATTRIBUTES)]);
+
+    let wrong = [root(&[]), zvol("p/v/a", 10, &[(ATTRIBUTES, "fast")])];
+    let skipped = at_start(&wrong).skipped;
+    assert_eq!(why(&skipped, "p/v/a"), Some("the attribute \"fast\" of its backstore is unknown"));
+}
+
+#[test]
 fn reservations_follow_the_kernel_and_come_back_from_the_pool() {
     let kept = zvol("p/v/a", 10, &[(LUN, "0"), (SERIAL, "s"), (RESERVATIONS, "old")]);
     let datasets = [root(&[(NEXT, "1")]), kept];
@@ -298,7 +321,8 @@ impl World {
         let shown = |each: &Identity| {
             let (serial, name) = (each.serial.clone(), each.name.clone());
             let reservations = Some(each.reservations.clone());
-            (each.zvol.clone(), Live { lun: each.lun, serial, name, reservations })
+            let attributes = Some(each.attributes);
+            (each.zvol.clone(), Live { lun: each.lun, serial, name, reservations, attributes })
         };
         let now: BTreeMap<String, Live> = result.luns.iter().map(shown).collect();
         for (zvol, before) in &self.live {

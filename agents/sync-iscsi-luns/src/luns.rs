@@ -2,9 +2,10 @@
 
 use crate::Config;
 use crate::access::{self, Access};
-use crate::identity::{Identities, Identity, NEXT, Note, Patience};
+use crate::identity::{Identities, Identity, Patience};
+use crate::notes::write_down;
 use crate::observe::{
-    self, Actual, blocks, datasets, keep_served, kept_path, live, observe, observe_again, rows,
+    self, Actual, datasets, keep_served, kept_path, live, observe, observe_again, rows,
 };
 use crate::plan::{identities, plan, skip_without_device};
 use crate::saved;
@@ -13,8 +14,7 @@ use crate::state::{decide_state, state};
 use hasan::lio::{self, Step};
 use hasan::machine::Machine;
 use hasan::ocf::{Fault, Outcome, Rc, Table};
-use hasan::parallel::in_parallel;
-use hasan::zfs;
+use hasan::zfs::{self, Dataset};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,9 +23,6 @@ const NODES: Duration = Duration::from_secs(30);
 
 /// Pause between two tries to make what could not be made at a start.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How many zvols get their properties at once: each change waits for a transaction group, which they can share.
-const NOTES_AT_ONCE: usize = 8;
 
 /// How many zvols a reason names.
 const NAMED: usize = 2;
@@ -37,17 +34,19 @@ pub(crate) fn start(machine: &Machine, config: &Config) -> Outcome {
     }
     let access = access::read(machine, &config.access, config.tpg.tag)?;
     let datasets = datasets(config, &rows(machine, config)?)?;
-    let _lock = lio::lock(machine)?;
-    lio::mend(machine)?;
     let begun = Instant::now();
-    let mut actual = observe(machine, config, datasets.clone())?;
-    await_nodes(machine, config, &mut actual)?;
-    let mut done = reconcile(machine, config, &access, actual, None)?;
-    // The door opens next: what may still come in a moment is waited for.
+    await_nodes(machine, config, &datasets)?;
+    let serve = || -> Result<Reconciled, Fault> {
+        let _lock = lio::lock(machine)?;
+        lio::mend(machine)?;
+        let actual = observe(machine, config, datasets.clone())?;
+        reconcile(machine, config, &access, actual, None)
+    };
+    let mut done = serve()?;
+    // The door opens next: what may still come in a moment is waited for, while other VLANs go on.
     while done.has_failed && begun.elapsed() < NODES {
         std::thread::sleep(PAUSE);
-        let actual = observe(machine, config, datasets.clone())?;
-        done = reconcile(machine, config, &access, actual, None)?;
+        done = serve()?;
     }
     let Reconciled { identities, left, .. } = done;
     tell(&identities, &access);
@@ -86,13 +85,17 @@ pub(crate) fn sync(machine: &Machine, config: &Config) -> Outcome {
         Ok(datasets) => datasets,
         Err(fault) => return unlisted(machine, config, fault),
     };
-    let mut actual = observe(machine, config, datasets)?;
+    let mut actual = match observe(machine, config, datasets) {
+        Ok(actual) => actual,
+        Err(fault) => return unlisted(machine, config, fault),
+    };
     if removes_luns(config, &access, &actual) {
         // The list was made before anybody was kept from making LUNs.
-        let again =
-            observe::rows(machine, config).and_then(|rows| observe::datasets(config, &rows));
+        let again = observe::rows(machine, config)
+            .and_then(|rows| observe::datasets(config, &rows))
+            .and_then(|datasets| observe(machine, config, datasets));
         match again {
-            Ok(datasets) => actual = observe(machine, config, datasets)?,
+            Ok(again) => actual = again,
             Err(fault) => return unlisted(machine, config, fault),
         }
     }
@@ -123,7 +126,7 @@ fn removes_luns(config: &Config, access: &Access, actual: &Actual) -> bool {
     steps.iter().any(|step| matches!(step, Step::RemoveLun(..)))
 }
 
-/// Without a list of zvols the LUNs stay as they are.
+/// Without a list of zvols, or of what there is, the LUNs stay as they are.
 fn unlisted(machine: &Machine, config: &Config, fault: Fault) -> Outcome {
     match state(machine, &config.tpg, &config.dataset, true)? {
         Rc::Success => report(&[fault.reason]),
@@ -186,12 +189,12 @@ fn tell(identities: &Identities, access: &Access) {
     }
 }
 
-/// After an import udev takes a moment to name the devices.
-fn await_nodes(machine: &Machine, config: &Config, actual: &mut Actual) -> Result<(), Fault> {
-    let wanted = identities(config, actual, None).luns;
+/// After an import udev takes a moment to name the devices. Nothing is locked meanwhile.
+fn await_nodes(machine: &Machine, config: &Config, datasets: &[Dataset]) -> Result<(), Fault> {
+    let actual = observe(machine, config, datasets.to_vec())?;
+    let wanted = identities(config, &actual, None).luns;
     let is_here = |each: &Identity| machine.exists(&zfs::zvol_device(&each.zvol));
     machine.await_condition(NODES, || Ok(wanted.iter().all(is_here)))?;
-    actual.blocks = blocks(machine, &actual.datasets)?;
     Ok(())
 }
 
@@ -216,8 +219,16 @@ fn reconcile(
 ) -> Result<Reconciled, Fault> {
     let mut identities = identities(config, &actual, patience);
     skip_without_device(&actual, &mut identities);
-    write_down(machine, config, &identities)?;
-    let kept = kept(&identities);
+    let failed = write_down(machine, &config.dataset, &identities)?;
+    let live = live(&actual);
+    for (zvol, why) in &failed {
+        match live.contains_key(zvol) {
+            // Its initiators go on.
+            true => identities.skipped.push((zvol.clone(), why.clone())),
+            false => identities.skip(zvol, why.clone()),
+        }
+    }
+    let kept = kept(&identities, &failed);
     machine.replace_file(&kept_path(&config.tpg), &serde_json::json!(kept).to_string())?;
     let was_skipped = identities.skipped.len();
     let steps = plan(config, access, &actual, &identities);
@@ -227,8 +238,8 @@ fn reconcile(
     keep_served(machine, config, &actual)?;
     let left = left?;
     let zvols = zfs::zvol_device(&config.dataset);
-    was_settled &=
-        saved::show(machine, &config.tpg, &zvols, actual.tpg.as_ref(), &actual.backstores);
+    let Actual { tpg, backstores, blocks, .. } = &actual;
+    was_settled &= saved::show(machine, &config.tpg, &zvols, tpg.as_ref(), backstores, blocks);
     let has_failed = identities.skipped.len() > was_skipped;
     Ok(Reconciled { identities, left, was_settled, has_failed })
 }
@@ -259,34 +270,13 @@ fn make(
 }
 
 /// The persistent reservations that the zvols now hold, by serial.
-fn kept(identities: &Identities) -> BTreeMap<&str, &str> {
+fn kept<'a>(
+    identities: &'a Identities,
+    failed: &BTreeMap<String, String>,
+) -> BTreeMap<&'a str, &'a str> {
     let with_some = identities.luns.iter().filter(|each| !each.reservations.is_empty());
-    with_some.map(|each| (each.serial.as_str(), each.reservations.as_str())).collect()
-}
-
-/// What must be on disk before any LUN shows it. The mark goes first: a number that is written is then never free again.
-fn write_down(machine: &Machine, config: &Config, identities: &Identities) -> Result<(), Fault> {
-    if let Some(next) = identities.next {
-        machine.run("zfs", &["set", &format!("{NEXT}={next}"), &config.dataset])?;
-    }
-    let notes: Vec<_> = identities.notes.iter().collect();
-    in_parallel(&notes, NOTES_AT_ONCE, |(zvol, notes)| {
-        let sets: Vec<String> = notes
-            .iter()
-            .filter_map(|note| match note {
-                Note::Set(name, value) => Some(format!("{name}={value}")),
-                Note::Remove(_) => None,
-            })
-            .collect();
-        if !sets.is_empty() {
-            let words: Vec<&str> = sets.iter().map(String::as_str).collect();
-            machine.run("zfs", &[&["set"][..], &words, &[zvol.as_str()]].concat())?;
-        }
-        for note in notes.iter() {
-            if let Note::Remove(name) = note {
-                machine.run("zfs", &["inherit", name, zvol])?;
-            }
-        }
-        Ok(())
-    })
+    with_some
+        .filter(|each| !failed.contains_key(&each.zvol))
+        .map(|each| (each.serial.as_str(), each.reservations.as_str()))
+        .collect()
 }

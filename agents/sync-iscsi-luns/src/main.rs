@@ -4,6 +4,7 @@
 mod access;
 mod identity;
 mod luns;
+mod notes;
 mod observe;
 mod plan;
 mod saved;

@@ -2,7 +2,7 @@
 
 use crate::Config;
 use crate::identity::{Live, PROPERTIES, SERIAL};
-use hasan::lio::{self, Backstore, BackstoreName, Tpg, TpgName};
+use hasan::lio::{self, Attributes, Backstore, BackstoreName, Tpg, TpgName};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
 use hasan::zfs::{self, Dataset};
@@ -27,6 +27,8 @@ pub(crate) struct Actual {
     pub(crate) blocks: BTreeMap<String, String>,
     /// The persistent reservations of each serial in the group that has some; `None` where they cannot be read.
     pub(crate) reservations: Reserved,
+    /// What is set of the group's backstores that somebody else has made.
+    pub(crate) attributes: BTreeMap<BackstoreName, Attributes>,
     /// The zvols that had a LUN after the last start or sync; `None` if that is not known.
     pub(crate) served: Option<BTreeSet<String>>,
 }
@@ -62,6 +64,7 @@ pub(crate) fn observe(
     Ok(Actual {
         elsewhere: elsewhere(machine, &config.tpg, tpg.as_ref(), &backstores, is_ours),
         reservations: reservations(machine, tpg.as_ref(), &backstores)?,
+        attributes: attributes(machine, tpg.as_ref(), &backstores)?,
         served: served(machine, &config.tpg)?,
         tpg,
         backstores,
@@ -138,6 +141,17 @@ pub(crate) fn reservations(
         }
     }
     Ok(found)
+}
+
+fn attributes(
+    machine: &Machine,
+    tpg: Option<&Tpg>,
+    backstores: &[Backstore],
+) -> Result<BTreeMap<BackstoreName, Attributes>, Fault> {
+    let by_name = lio::by_name(backstores);
+    let led_to = tpg.into_iter().flat_map(|tpg| tpg.luns.values()).flatten();
+    let theirs = led_to.filter_map(|at| by_name.get(at)).filter(|each| !each.is_of_hasan());
+    theirs.map(|each| Ok((each.at.clone(), lio::attributes(machine, each)?))).collect()
 }
 
 /// What was last written to the zvols, so that a monitor sees a change without a program. A record of what was done, not
@@ -249,6 +263,13 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
         let Some(zvol) = backstore.block.as_deref().and_then(|block| zvols.get(block)) else {
             continue;
         };
+        // A zvol that takes no writes says so itself.
+        let takes_writes =
+            !actual.datasets.iter().any(|it| it.name == *zvol && it.is("readonly", "on"));
+        let attributes = actual
+            .attributes
+            .get(&backstore.at)
+            .map(|all| Attributes { read_only: all.read_only && takes_writes, ..*all });
         let one = Live {
             lun: *number,
             serial: backstore.serial.clone(),
@@ -257,6 +278,7 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
                 None => Some(String::new()),
                 Some(line) => line.clone(),
             },
+            attributes,
         };
         live.entry(zvol.to_string()).or_insert(one);
     }
@@ -266,6 +288,15 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
 /// Whether a backstore is over a zvol of ours, perhaps one that is there no more.
 pub(crate) fn is_leftover(dataset: &str, backstore: &Backstore) -> bool {
     backstore.device.starts_with(zfs::zvol_device(dataset))
+}
+
+/// Whether it is over such a zvol itself, and not over a snapshot of it (`snapdev`) or a partition on it.
+pub(crate) fn is_over_zvol(dataset: &str, backstore: &Backstore) -> bool {
+    // The kernel's name of a partition is that of its disk, "p", and a number (`block/genhd.c`, `%pg`).
+    let is_partition = |block: &String| block.trim_start_matches("zd").contains('p');
+    is_leftover(dataset, backstore)
+        && !backstore.device.to_string_lossy().contains('@')
+        && !backstore.block.as_ref().is_some_and(is_partition)
 }
 
 #[cfg(test)]

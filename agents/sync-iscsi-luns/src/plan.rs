@@ -3,8 +3,8 @@
 use crate::Config;
 use crate::access::Access;
 use crate::identity::{self, Identities, Identity, Patience, Seen};
-use crate::observe::{Actual, is_leftover, live};
-use hasan::lio::{self, Backstore, BackstoreName, Lun, Shell, Step};
+use crate::observe::{Actual, is_leftover, is_over_zvol, live};
+use hasan::lio::{self, Attributes, Backstore, BackstoreName, Lun, Shell, Step};
 use hasan::zfs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +16,9 @@ pub(crate) fn identities(
     let live = live(actual);
     let ours: BTreeSet<u64> = live.values().map(|live| live.lun).collect();
     let by_name = lio::by_name(&actual.backstores);
-    let is_gone =
-        |at: &BackstoreName| by_name.get(at).is_some_and(|each| is_leftover(&config.dataset, each));
+    let is_gone = |at: &BackstoreName| {
+        by_name.get(at).is_some_and(|each| is_over_zvol(&config.dataset, each))
+    };
     let zvols: BTreeMap<&String, &String> =
         actual.blocks.iter().map(|(zvol, block)| (block, zvol)).collect();
     let elsewhere = actual.backstores.iter().filter_map(|each| {
@@ -130,15 +131,22 @@ fn kept(config: &Config, actual: &Actual, identities: &Identities) -> BTreeMap<u
         luns.iter().map(|each| actual.blocks.get(&each.zvol)).collect();
     for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
         let Some(backstore) = at.as_ref().and_then(|at| by_name.get(at)) else { continue };
-        let is_leftover = is_leftover(&config.dataset, backstore) && !is_behind;
-        if !is_leftover && !served.contains(&backstore.block.as_ref()) {
+        let is_gone = is_over_zvol(&config.dataset, backstore) && !is_behind;
+        if !is_gone && !served.contains(&backstore.block.as_ref()) {
             let name = backstore.at.name.clone();
             let (device, block) = (backstore.device.clone(), backstore.block.clone());
             let serial = backstore.serial.clone();
             let reservations = String::new();
             kept.insert(
                 *number,
-                Lun { name, device, block, serial, reservations, read_only: false },
+                Lun {
+                    name,
+                    device,
+                    block,
+                    serial,
+                    reservations,
+                    attributes: Attributes::default(),
+                },
             );
         }
     }
@@ -147,13 +155,15 @@ fn kept(config: &Config, actual: &Actual, identities: &Identities) -> BTreeMap<u
 
 fn lun(actual: &Actual, identity: &Identity) -> Lun {
     let zvol = actual.datasets.iter().find(|each| each.name == identity.zvol);
+    let takes_no_writes = zvol.is_some_and(|zvol| zvol.is("readonly", "on"));
+    let read_only = identity.attributes.read_only || takes_no_writes;
     Lun {
         name: identity.name.clone(),
         device: zfs::zvol_device(&identity.zvol),
         block: actual.blocks.get(&identity.zvol).cloned(),
         serial: identity.serial.clone(),
         reservations: identity.reservations.clone(),
-        read_only: zvol.is_some_and(|zvol| zvol.is("readonly", "on")),
+        attributes: Attributes { read_only, ..identity.attributes },
     }
 }
 
@@ -176,6 +186,7 @@ mod tests {
             device: format!("/dev/zvol/p/v/{name}").into(),
             block: Some(format!("zd-{name}")),
             enabled: true,
+            read_only: false,
             serial: String::new(),
         }
     }
@@ -209,6 +220,7 @@ mod tests {
             pool_guid: 0,
             blocks: BTreeMap::new(),
             reservations: BTreeMap::new(),
+            attributes: BTreeMap::new(),
             served: None,
         };
         let steps = plan(&config, &Access::default(), &actual, &Identities::default());
@@ -238,5 +250,20 @@ mod tests {
         // Somebody else makes a LUN in several steps; and another dataset's zvols are none of ours.
         let elsewhere = Backstore { device: "/dev/zvol/p/w/c".into(), ..store(100_002, "c") };
         assert_eq!(backstores_removed(&[], vec![store(7, "a"), elsewhere]), []);
+    }
+
+    #[test]
+    fn a_lun_over_a_snapshot_or_a_partition_is_somebody_elses() {
+        let luns = [(3, at(7, "a@s"))];
+        let zvol = Backstore { block: Some("zd16".to_string()), ..store(7, "a@s") };
+        assert_eq!(backstores_removed(&luns, vec![zvol.clone()]), []);
+        let name = at(7, "a-part1");
+        let luns = [(3, name.clone())];
+        let part = Backstore { at: name, device: "/dev/zvol/p/v/a-part1".into(), ..zvol };
+        let removed = |block: &str| {
+            let block = Some(block.to_string());
+            backstores_removed(&luns, vec![Backstore { block, ..part.clone() }]).len()
+        };
+        assert_eq!((removed("zd16p1"), removed("zd16")), (0, 2));
     }
 }

@@ -2,6 +2,8 @@
 
 use hasan::lio::{Backstore, Tpg, TpgName, saveconfig};
 use hasan::machine::Machine;
+use hasan::zfs;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The file of targetcli shows what the kernel has. It is for others to read, and decides nothing. Returns whether it does.
@@ -11,8 +13,12 @@ pub(crate) fn show(
     zvols: &Path,
     tpg: Option<&Tpg>,
     backstores: &[Backstore],
+    blocks: &BTreeMap<String, String>,
 ) -> bool {
-    let luns = tpg.map(|tpg| saveconfig::saved(tpg, backstores)).unwrap_or_default();
+    let zvol_of: BTreeMap<&String, &String> =
+        blocks.iter().map(|(zvol, block)| (block, zvol)).collect();
+    let named = |each: &Backstore| Some(zfs::zvol_device(zvol_of.get(each.block.as_ref()?)?));
+    let luns = tpg.map(|tpg| saveconfig::saved(tpg, backstores, named)).unwrap_or_default();
     let group = tpg.map(|tpg| (tpg, &luns));
     let shown = saveconfig::show(machine, name, group, |device| device.starts_with(zvols));
     if let Err(fault) = &shown {

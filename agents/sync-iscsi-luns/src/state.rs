@@ -1,6 +1,6 @@
 //! Stop and state of one VLAN's LUNs; they know no more of it than its group and its dataset.
 
-use crate::identity::{LUN, NAME, RESERVATIONS, SERIAL};
+use crate::identity::{ATTRIBUTES, LUN, NAME, RESERVATIONS, SERIAL};
 use crate::observe::{Elsewhere, changed_reservations, elsewhere, is_leftover, served};
 use crate::saved;
 use hasan::lio::{self, Backstore, Step, Tpg, TpgName};
@@ -17,7 +17,7 @@ const WRITE: Duration = Duration::from_secs(15);
 pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome {
     let _lock = lio::lock(machine)?;
     lio::mend(machine)?;
-    if let Err(fault) = save_reservations(machine, name) {
+    if let Err(fault) = save_reservations(&machine.with_time(WRITE), name) {
         tracing::warn!("{}", fault.reason);
     }
     let zvols = zfs::zvol_device(dataset);
@@ -46,7 +46,7 @@ pub(crate) fn stop(machine: &Machine, name: &TpgName, dataset: &str) -> Outcome 
         tracing::warn!("the backstore {} stays: {group} shows it", at.name);
     }
     lio::apply_all(machine, &steps)?;
-    saved::show(machine, name, &zvols, None, &[]);
+    saved::show(machine, name, &zvols, None, &[], &BTreeMap::new());
     match plan()?.0.first() {
         None => Ok(Rc::Success),
         Some(step) => Err(Fault::generic(format!("the LUNs are not gone: left to do: {step}"))),
@@ -62,10 +62,14 @@ fn save_reservations(machine: &Machine, name: &TpgName) -> Result<(), Fault> {
     for backstore in lio::backstores(machine)? {
         let Some(line) = changed.get(&backstore.serial) else { continue };
         let Some(zvol) = zfs::zvol_of(&backstore.device) else { continue };
-        match line.as_str() {
-            "" => machine.run("zfs", &["inherit", RESERVATIONS, &zvol])?,
-            line => machine.run("zfs", &["set", &format!("{RESERVATIONS}={line}"), &zvol])?,
+        let written = match line.as_str() {
+            "" => machine.run("zfs", &["inherit", RESERVATIONS, &zvol]),
+            line => machine.run("zfs", &["set", &format!("{RESERVATIONS}={line}"), &zvol]),
         };
+        // Those of the others go with the pool all the same.
+        if let Err(fault) = written {
+            tracing::warn!("the reservations of {zvol} are not kept: {}", fault.reason);
+        }
     }
     Ok(())
 }
@@ -81,8 +85,13 @@ fn save_identities(
     for (zvol, number, backstore) in shown(tpg.as_ref(), &backstores, blocks) {
         if !served.contains(&zvol) {
             let (serial, name) = (&backstore.serial, &backstore.at.name);
-            let values =
-                [format!("{LUN}={number}"), format!("{SERIAL}={serial}"), format!("{NAME}={name}")];
+            let attributes = lio::attributes(machine, backstore)?;
+            let values = [
+                format!("{LUN}={number}"),
+                format!("{SERIAL}={serial}"),
+                format!("{NAME}={name}"),
+                format!("{ATTRIBUTES}={attributes}"),
+            ];
             machine.run(
                 "zfs",
                 &[&["set"], &values.each_ref().map(String::as_str)[..], &[&zvol]].concat(),
@@ -171,7 +180,8 @@ mod tests {
 
     fn store(enabled: bool) -> Backstore {
         let device = "/dev/zvol/p/v/vm-1".into();
-        Backstore { at: at(), device, block: None, enabled, serial: String::new() }
+        let serial = String::new();
+        Backstore { at: at(), device, block: None, enabled, read_only: false, serial }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::expedite::Expedited;
 use super::observe::{CORE, ISCSI, LINK, folder, is_target_empty, link_in};
-use super::{BackstoreName, Lun, Step, TpgName, Who, reservations};
+use super::{BackstoreName, Lun, Step, TpgName, Who, attributes, reservations};
 use crate::chap::Credentials;
 use crate::machine::Machine;
 use crate::ocf::Fault;
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// What the kernel takes for "not set" (`iscsi_target_configfs.c`, `__DEF_NACL_AUTH_STR`).
 const UNSET: &str = "NULL";
+/// The port group of each backstore that the kernel makes itself (`target_core_configfs.c`, `target_core_make_subdev`).
+const KERNELS_GROUP: &str = "default_tg_pt_gp";
 /// How many LUNs are linked or unlinked at once: each waits for grace periods of the kernel, which several can share.
 const AT_ONCE: usize = 32;
 
@@ -170,7 +172,7 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
     machine.make_dir(&path)?;
     let device = lun.device.display().to_string();
     // The kernel opens a device for writing unless it is told not to, and fails where the device is read-only.
-    let mode = if lun.read_only { ",readonly=1" } else { "" };
+    let mode = if lun.attributes.read_only { ",readonly=1" } else { "" };
     let opened = machine
         .write_attribute(&path.join("control"), &format!("udev_path={device}{mode}"))
         .and_then(|()| machine.write_attribute(&path.join("udev_path"), &device))
@@ -178,6 +180,7 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
         // Before it is open: one that was cut off here is made anew, and one that is open has all of them.
         .and_then(|()| restore_reservations(machine, &path, lun))
         .and_then(|()| machine.write_attribute(&path.join("enable"), "1"))
+        .and_then(|()| attributes::set(machine, at, lun.attributes))
         // udev's link can be behind. The device is open by now, and to open it once more costs nothing.
         .and_then(|()| zfs::check_device(machine, &lun.device));
     if let Err(fault) = opened {
@@ -196,7 +199,7 @@ fn make_backstore(machine: &Machine, at: &BackstoreName, lun: &Lun) -> Result<()
 fn restore_reservations(machine: &Machine, backstore: &Path, lun: &Lun) -> Result<(), Fault> {
     reservations::put_file(machine, &lun.serial, &lun.reservations)?;
     for registration in reservations::registrations(&lun.reservations) {
-        machine.write_attribute(&backstore.join("pr/res_aptpl_metadata"), registration)?;
+        machine.write_attribute(&backstore.join("pr/res_aptpl_metadata"), &registration)?;
     }
     Ok(())
 }
@@ -235,6 +238,14 @@ fn remove_linked(machine: &Machine, path: &Path) -> Result<(), Fault> {
 
 fn remove_backstore(machine: &Machine, at: &BackstoreName) -> Result<(), Fault> {
     let hba = Path::new(CORE).join(&at.hba);
+    // A port group that somebody has made keeps its backstore; the kernel's own goes with it (`fs/configfs/dir.c`,
+    // `configfs_detach_prep`).
+    let groups = hba.join(&at.name).join("alua");
+    for group in machine.list(&groups)?.unwrap_or_default() {
+        if group != KERNELS_GROUP {
+            machine.remove_dir(&groups.join(group))?;
+        }
+    }
     machine.remove_dir(&hba.join(&at.name))?;
     machine.remove_dir(&hba)
 }

@@ -5,6 +5,7 @@
 //! `drivers/target/iscsi/iscsi_target_configfs.c`.
 
 mod apply;
+mod attributes;
 mod expedite;
 mod lock;
 mod observe;
@@ -15,6 +16,7 @@ pub mod reservations;
 pub mod saveconfig;
 
 pub use apply::{Failure, apply_all};
+pub use attributes::{Attributes, attributes};
 pub use expedite::mend;
 pub use lock::{lock, lock_targetcli};
 pub use observe::{Stamp, backstores, glance, is_target_empty, lets_in, observe, other_group, tpg};
@@ -95,6 +97,8 @@ pub struct Backstore {
     pub block: Option<String>,
     /// Whether the device is open.
     pub enabled: bool,
+    /// Whether it is open for reading alone.
+    pub read_only: bool,
     /// Its serial.
     pub serial: String,
 }
@@ -155,8 +159,9 @@ pub struct Lun {
     pub serial: String,
     /// Its persistent reservations (`lio::reservations`); empty for none.
     pub reservations: String,
-    /// Whether its device takes no writes. The kernel shows it of a zvol only after somebody has opened that.
-    pub read_only: bool,
+    /// What initiators see of it, where a backstore has to be made. A zvol that takes no writes is one of those: the kernel shows
+    /// it only after somebody has opened that.
+    pub attributes: Attributes,
 }
 
 /// One change.

@@ -216,14 +216,16 @@ fn backstore(machine: &Machine, at: BackstoreName) -> Result<Option<Backstore>, 
     let serial = machine.read(&folder.join("wwn/vpd_unit_serial"))?.unwrap_or_default();
     let serial = serial_of(&serial).to_string();
     // It tells of its device while that is open, so that one look at it is enough where all is well.
+    let read_only = is_read_only(&info);
     if let Some((block, device)) = open_device(&info) {
         let (block, device) = (Some(block.to_string()), PathBuf::from(device));
-        return Ok(Some(Backstore { at, device, block, enabled: true, serial }));
+        return Ok(Some(Backstore { at, device, block, enabled: true, read_only, serial }));
     }
     let device = machine.read(&folder.join("udev_path"))?.unwrap_or_default().into();
     let enabled = machine.read(&folder.join("enable"))?.as_deref() == Some("1");
     let block = block_of(&info).map(str::to_string);
-    Ok(Some(Backstore { at, device, enabled: enabled || block.is_some(), block, serial }))
+    let enabled = enabled || block.is_some();
+    Ok(Some(Backstore { at, device, enabled, block, read_only, serial }))
 }
 
 /// Another group than this one that has a LUN over the backstore, by its name; `None` if there is none. Each target port group
@@ -270,6 +272,15 @@ fn block_of(info: &str) -> Option<&str> {
 fn open_device(info: &str) -> Option<(&str, &str)> {
     let rest = info.split_once("  UDEV PATH: ")?.1;
     Some((block_of(info)?, rest.rsplit_once("  readonly: ")?.0))
+}
+
+/// Whether the device is open for reading alone: "readonly: 1" behind its name.
+fn is_read_only(info: &str) -> bool {
+    let device = info.split_once("iBlock device: ").map(|(_, rest)| rest.lines().next());
+    device
+        .flatten()
+        .and_then(|line| line.rsplit_once("  readonly: "))
+        .is_some_and(|(_, flag)| flag == "1")
 }
 
 /// The attribute reads back as "T10 VPD Unit Serial Number: SERIAL".
@@ -379,6 +390,7 @@ mod tests {
                     iBlock device: zd16  UDEV PATH: /dev/zvol/p/a b  readonly: 0\n        Major: 230 Minor: 16  \
                     CLAIMED: IBLOCK\n";
         assert_eq!(block_of(info), Some("zd16"));
+        assert!(!is_read_only(info) && is_read_only(&info.replace("readonly: 0", "readonly: 1")));
         assert_eq!(open_device(info), Some(("zd16", "/dev/zvol/p/a b")));
         for text in ["", "Status: DEACTIVATED", "iBlock device: "] {
             assert_eq!(block_of(text), None, "{text:?}");

@@ -2,7 +2,7 @@
 //! does not hold, as the kernel does, and in the end nothing is left to do.
 
 use super::plan::{door_down, door_up, shell_down, shell_up};
-use super::{Backstore, BackstoreName, Lun, Shell, Step, Tpg, TpgName, Who};
+use super::{Attributes, Backstore, BackstoreName, Lun, Shell, Step, Tpg, TpgName, Who};
 use crate::chap::{Credentials, Secret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -110,7 +110,8 @@ fn at(name: &str) -> BackstoreName {
 fn backstore(name: &str, device: &Path, enabled: bool) -> Backstore {
     let device = if enabled { device.to_path_buf() } else { PathBuf::new() };
     let block = enabled.then(|| format!("zd-{name}"));
-    Backstore { at: at(name), device, block, enabled, serial: String::new() }
+    let serial = String::new();
+    Backstore { at: at(name), device, block, enabled, read_only: false, serial }
 }
 
 fn lun(name: &str) -> Lun {
@@ -122,7 +123,7 @@ fn lun(name: &str) -> Lun {
         block,
         serial: "s".to_string(),
         reservations: String::new(),
-        read_only: false,
+        attributes: Attributes::default(),
     }
 }
 

@@ -59,8 +59,27 @@ pub(super) fn put_file(machine: &Machine, serial: &str, line: &str) -> Result<()
 }
 
 /// What the kernel is told, one write for each registration.
-pub(super) fn registrations(line: &str) -> impl Iterator<Item = &str> {
+pub(super) fn registrations(line: &str) -> impl Iterator<Item = String> {
+    separate(line).map(|registration| {
+        let fields: Vec<String> = registration.split(',').map(to_kernel).collect();
+        fields.join(",")
+    })
+}
+
+fn separate(line: &str) -> impl Iterator<Item = &str> {
     line.split(';').filter(|registration| !registration.is_empty())
+}
+
+/// The kernel writes the type and the scope as "%02x" and takes a number that begins with 0 for an octal one: it refuses its
+/// own type 08 (`lib/parser.c`, `match_number`).
+fn to_kernel(field: &str) -> String {
+    match field.split_once('=') {
+        Some((name @ ("res_type" | "res_scope"), number)) => {
+            let digits = number.trim_start_matches('0');
+            format!("{name}={}", if digits.is_empty() { "0" } else { digits })
+        }
+        _ => field.to_string(),
+    }
 }
 
 fn file(machine: &Machine, serial: &str) -> Result<Option<PathBuf>, Fault> {
@@ -96,7 +115,7 @@ fn to_text(line: &str) -> String {
         let fields = registration.replace(',', "\n");
         format!("PR_REG_START: {number}\n{fields}\nPR_REG_END: {number}\n")
     };
-    registrations(line).enumerate().map(one).collect()
+    separate(line).enumerate().map(one).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +135,9 @@ mod tests {
             assert_eq!(to_line(none), Ok(String::new()));
         }
         assert_eq!(registrations("").count(), 0);
+        let all = "initiator_sid=00023d000001,res_type=08,res_scope=00;res_type=05";
+        let told: Vec<String> = registrations(all).collect();
+        assert_eq!(told, ["initiator_sid=00023d000001,res_type=8,res_scope=0", "res_type=5"]);
         for wrong in ["x", "PR_REG_START: 0\na=1\n", "PR_REG_START: 0\na=1,b=2\nPR_REG_END: 0\n"] {
             assert!(to_line(wrong).is_err(), "{wrong}");
         }

@@ -25,6 +25,8 @@ pub struct Saved {
     pub device: PathBuf,
     /// Its serial.
     pub serial: String,
+    /// Whether it is open for reading alone.
+    pub read_only: bool,
 }
 
 /// Shows a group and its LUNs in the file; without LUNs to show, takes the group out. `is_ours` tells the devices whose
@@ -112,12 +114,18 @@ fn merge(
 ) -> Result<String, String> {
     let mut whole = parse(text)?;
     let objects = list(&mut whole, "storage_objects")?;
-    objects.retain(|object| !is_over(object, is_ours));
+    // One that is shown was perhaps opened under another name, such as /dev/zd16.
+    let shown = |object: &Value| {
+        let mut luns = group.into_iter().flat_map(|(_, luns)| luns.values());
+        object["plugin"] == "block"
+            && luns.any(|lun| object["name"] == *lun.name && object["wwn"] == *lun.serial)
+    };
+    objects.retain(|object| !is_over(object, is_ours) && !shown(object));
     let mut luns = Vec::new();
     for (number, lun) in group.into_iter().flat_map(|(_, luns)| luns) {
         objects.push(json!({
             "plugin": "block", "name": lun.name, "dev": lun.device.display().to_string(), "wwn": lun.serial,
-            "readonly": false, "write_back": false, "attributes": {},
+            "readonly": lun.read_only, "write_back": false, "attributes": {},
         }));
         luns.push(json!({
             "index": number, "storage_object": format!("/backstores/block/{}", lun.name), "alias": "",
@@ -140,7 +148,13 @@ fn shown_group(name: &TpgName, tpg: &Tpg, luns: &[Value]) -> Value {
         .portals
         .iter()
         .filter_map(|portal| portal.parse::<SocketAddr>().ok())
-        .map(|portal| json!({ "ip_address": portal.ip().to_string(), "port": portal.port() }))
+        .map(|portal| {
+            let address = match portal {
+                SocketAddr::V4(portal) => portal.ip().to_string(),
+                SocketAddr::V6(portal) => format!("[{}]", portal.ip()),
+            };
+            json!({ "ip_address": address, "port": portal.port() })
+        })
         .collect();
     // Of the initiators the names alone: their passwords belong to no file of ours.
     let initiators: Vec<Value> = tpg
@@ -220,13 +234,19 @@ fn write(before: &str, whole: &Value) -> Result<String, String> {
     if parse(before)? == *whole { Ok(before.to_string()) } else { Ok(format!("{whole:#}")) }
 }
 
-/// The LUNs of a group for [`show`], of the backstores that the kernel has.
-pub fn saved(tpg: &Tpg, backstores: &[super::Backstore]) -> BTreeMap<u64, Saved> {
+/// The LUNs of a group for [`show`], of the backstores that the kernel has; `named` gives the lasting name of a device where
+/// there is one.
+pub fn saved(
+    tpg: &Tpg,
+    backstores: &[super::Backstore],
+    named: impl Fn(&super::Backstore) -> Option<PathBuf>,
+) -> BTreeMap<u64, Saved> {
     let by_name = super::by_name(backstores);
     let one = |at: &BackstoreName| {
         let backstore = by_name.get(at)?;
-        let (name, device) = (backstore.at.name.clone(), backstore.device.clone());
-        Some(Saved { name, device, serial: backstore.serial.clone() })
+        let (name, serial) = (backstore.at.name.clone(), backstore.serial.clone());
+        let device = named(backstore).unwrap_or_else(|| backstore.device.clone());
+        Some(Saved { name, device, serial, read_only: backstore.read_only })
     };
     tpg.luns.iter().filter_map(|(number, at)| Some((*number, one(at.as_ref()?)?))).collect()
 }
@@ -254,6 +274,7 @@ mod tests {
             name: format!("p-vm-{tag}-{number}"),
             device: format!("/dev/zvol/p/{tag}/vm-{number}").into(),
             serial: "s".to_string(),
+            read_only: false,
         };
         let luns = BTreeMap::from([(number, lun)]);
         let below = format!("/dev/zvol/p/{tag}");
@@ -286,6 +307,41 @@ mod tests {
     }
 
     #[test]
+    fn a_lun_that_was_opened_by_another_name_stands_there_once() {
+        let theirs = r#"{"storage_objects": [{"plugin": "block", "name": "x", "dev": "/dev/zd16", "wwn": "s"},
+            {"plugin": "block", "name": "x", "dev": "/dev/sdb", "wwn": "t"}]}"#;
+        let portals = ["10.0.0.1:3260", "[fd00::1]:3260"].map(str::to_string).into();
+        let tpg = Tpg { luns: BTreeMap::from([(3, Some(at()))]), portals, ..Tpg::default() };
+        let backstore = super::super::Backstore {
+            at: at(),
+            device: "/dev/zd16".into(),
+            block: Some("zd16".to_string()),
+            enabled: true,
+            read_only: true,
+            serial: "s".to_string(),
+        };
+        let luns = saved(&tpg, &[backstore], |_| Some("/dev/zvol/p/x".into()));
+        let shown = merge(theirs, &name(1), Some((&tpg, &luns)), &is_ours).unwrap();
+        assert_eq!(merge(&shown, &name(1), Some((&tpg, &luns)), &is_ours).unwrap(), shown);
+        let objects = value(&shown)["storage_objects"].clone();
+        let devices: Vec<&Value> =
+            objects.as_array().unwrap().iter().map(|it| &it["dev"]).collect();
+        assert_eq!(devices, ["/dev/sdb", "/dev/zvol/p/x"]);
+        assert_eq!(objects[1]["readonly"], true);
+        let portals = &value(&shown)["targets"][0]["tpgs"][0]["portals"];
+        assert_eq!(
+            (&portals[0]["ip_address"], &portals[1]["ip_address"]),
+            (&json!("10.0.0.1"), &json!("[fd00::1]"))
+        );
+        let down = merge(&shown, &name(1), None, &is_ours).unwrap();
+        assert_eq!(value(&down)["storage_objects"].as_array().unwrap().len(), 1);
+    }
+
+    fn at() -> BackstoreName {
+        BackstoreName { hba: "iblock_7".to_string(), name: "x".to_string() }
+    }
+
+    #[test]
     fn what_somebody_changes_is_seen_and_what_nobody_changed_is_not_read_again() {
         let root = std::env::temp_dir().join(format!("hasan-saved-{}", std::process::id()));
         let machine = Machine::recorded(&root);
@@ -296,6 +352,7 @@ mod tests {
             name: format!("vm-{number}"),
             device: format!("/dev/zvol/p/vm-{number}").into(),
             serial: "s".to_string(),
+            read_only: false,
         };
         let show = |numbers: &[u64]| {
             let luns: BTreeMap<u64, Saved> =

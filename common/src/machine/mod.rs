@@ -276,11 +276,16 @@ impl Machine {
 
     /// Replaces a small file of ours at once, readable by root only; makes its folder if need be.
     pub fn replace_file(&self, path: &Path, text: &str) -> Result<(), Fault> {
-        self.replace_stamped(path, text).map(|_| ())
+        self.replace(path, text, false).map(|_| ())
     }
 
-    /// As [`Machine::replace_file`]; returns the stamp of the new file, as it was before anybody else could see it.
+    /// As [`Machine::replace_file`], for a file that has to be whole after a loss of power, too; returns the stamp of the new
+    /// file, as it was before anybody else could see it.
     pub fn replace_stamped(&self, path: &Path, text: &str) -> Result<String, Fault> {
+        self.replace(path, text, true)
+    }
+
+    fn replace(&self, path: &Path, text: &str, is_lasting: bool) -> Result<String, Fault> {
         let full = self.full(path);
         let replace = || -> io::Result<String> {
             let folder = full.parent().unwrap_or(Path::new("/"));
@@ -293,6 +298,9 @@ impl Machine {
                 .mode(0o600)
                 .open(&new)?;
             file.write_all(text.as_bytes())?;
+            if is_lasting {
+                file.sync_all()?;
+            }
             let stamp = stamp_of(&file.metadata()?);
             fs::rename(&new, &full)?;
             Ok(stamp)
