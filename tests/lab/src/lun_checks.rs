@@ -42,6 +42,18 @@ fn served(here: &Hand<'_>) -> Result<String> {
     )
 }
 
+/// What initiators see of the backstores, as the kernel of the node has it.
+fn attributes(here: &Hand<'_>) -> Result<String> {
+    here.run(
+        "cd /sys/kernel/config/target/core
+         for store in iblock_*/*/; do
+             grep -q zvol $store/udev_path || continue
+             echo $(basename $store) $(cat $store/attrib/block_size $store/attrib/emulate_model_alias) \
+                 $(grep -o 'readonly: .' $store/info)
+         done | sort",
+    )
+}
+
 fn zvol_exists(here: &Hand<'_>, name: &str) -> Result<()> {
     await_until(&format!("{name} has its device"), timers::CLUSTER, || {
         here.run(&format!("test -b /dev/zvol/{DATASET}/{name}")).map(|_| ())
@@ -198,7 +210,12 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
     // One more, which no sync has seen yet.
     here.run(&format!("zfs create -s -V 64M {DATASET}/vm-104-disk-0"))?;
     zvol_exists(&here, "vm-104-disk-0")?;
-    cli(&format!("/backstores/block create name=theirs dev=/dev/zvol/{DATASET}/vm-104-disk-0"))?;
+    cli(&format!(
+        "/backstores/block create name=theirs dev=/dev/zvol/{DATASET}/vm-104-disk-0 readonly=true"
+    ))?;
+    cli("/backstores/block/theirs set attribute block_size=4096")?;
+    // A port group of theirs, without which the kernel does not let the backstore go.
+    here.run("cd /sys/kernel/config/target/core/iblock_*/theirs/alua; mkdir theirs; echo 7 > theirs/tg_pt_gp_id")?;
     cli(&format!("{target} create /backstores/block/theirs"))?;
     survive_a_move(lab, &here)?;
     for name in [name, "theirs"] {
@@ -218,7 +235,7 @@ pub(crate) fn plugin(lab: &Lab) -> Result<()> {
 /// The LUNs go, and come back with their numbers and serials.
 fn survive_a_move(lab: &Lab, here: &Hand<'_>) -> Result<()> {
     let (agent, environment) = CLIENT_SIDE[1];
-    let before = client_sees(lab)?;
+    let (before, attributes_before) = (client_sees(lab)?, attributes(here)?);
     here.free_pool()?;
     let held = here.run("grep -l zvol /sys/kernel/config/target/core/*/*/udev_path || true")?;
     ensure!(held.is_empty(), "after a stop: {held}");
@@ -232,6 +249,9 @@ fn survive_a_move(lab: &Lab, here: &Hand<'_>) -> Result<()> {
         let after = client_sees(lab)?;
         if after == before { Ok(()) } else { bail!("{before} before, {after} now") }
     })?;
+    let attributes = attributes(here)?;
+    ensure!(attributes == attributes_before, "{attributes_before} before, {attributes} now");
+    println!("what initiators see of the backstores, before and after:\n{attributes}");
     Ok(())
 }
 
