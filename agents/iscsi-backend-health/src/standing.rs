@@ -16,10 +16,15 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The same while there is no cluster to ask.
 const LONG_PAUSE: Duration = Duration::from_secs(15);
 
+/// Corosync's configuration (corosync.conf(5)): `pcs cluster setup` writes another one.
+const CLUSTER: &str = "/etc/corosync/corosync.conf";
+
 #[derive(Default)]
 pub(crate) struct Standing {
     /// What this node has published as its `hasan-fresh`.
     fresh: Option<String>,
+    /// The stamp of corosync's configuration then: a cluster that is made anew knows nothing of it.
+    cluster: Option<String>,
     /// When this node is next to be published.
     publish: Pause,
     /// When the cluster is next to be asked for the other node. A pause of its own: with one for both, the first question
@@ -50,6 +55,10 @@ impl Standing {
         backend: &Backend,
         has_session: bool,
     ) -> Result<(), Fault> {
+        let cluster = machine.stamp(Path::new(CLUSTER))?;
+        if cluster != self.cluster {
+            self.fresh = None;
+        }
         if (self.fresh.is_some() && has_session) || !self.publish.is_over() {
             return Ok(());
         }
@@ -58,6 +67,9 @@ impl Standing {
             return Ok(());
         }
         let result = self.publish_now(machine);
+        if result.is_ok() {
+            self.cluster = cluster;
+        }
         // One that waits for its cluster need not ask each time.
         self.publish.begin(if result.is_ok() { PAUSE } else { LONG_PAUSE });
         result
