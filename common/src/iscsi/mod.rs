@@ -200,10 +200,21 @@ pub fn login(
     match answer.code {
         Some(0 | SESSION_EXISTS) => Ok(()),
         _ => {
-            let said = answer.stderr.lines().next().unwrap_or_default().to_string();
+            let said = why_refused(&answer.stderr);
             Err(Fault::generic(format!("cannot log in to {target} at {portal}: {said}")))
         }
     }
+}
+
+/// Why iscsiadm could not log in. Its first line says only that; the one with the initiator's error (iscsiadm(8), EXIT STATUS) why.
+fn why_refused(stderr: &str) -> String {
+    let reported = stderr.lines().find(|line| line.contains("initiator reported error"));
+    let said = reported.or(stderr.lines().next()).unwrap_or_default();
+    if said.contains("(24 ") {
+        let hint = "the name in /etc/iscsi/initiatorname.iscsi or the passwords are not what it expects, or it shuts this node out";
+        return format!("{said}: {hint}");
+    }
+    said.to_string()
 }
 
 /// Sets the effective recovery timeout of a session; the record alone changes nothing that runs.
@@ -215,6 +226,22 @@ pub fn set_recovery_timeout(machine: &Machine, session: &str) -> Result<(), Faul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_login_says_why() {
+        let two = "iscsiadm: Could not login to [iface: default, target: x, portal: 10.0.0.1,3260].\n\
+                   iscsiadm: initiator reported error (24 - iSCSI login failed due to authorization failure)\n\
+                   iscsiadm: Could not log into all portals\n";
+        let said = why_refused(two);
+        assert!(said.starts_with("iscsiadm: initiator reported error (24 - "), "{said}");
+        assert!(said.contains("initiatorname.iscsi"), "{said}");
+        let other = two.replace("(24 -", "(8 -");
+        assert!(
+            why_refused(&other).contains("(8 -") && !why_refused(&other).contains("initiatorname")
+        );
+        assert_eq!(why_refused("iscsiadm: no such thing\n"), "iscsiadm: no such thing");
+        assert_eq!(why_refused(""), "");
+    }
 
     #[test]
     fn the_serial_is_behind_the_header_without_padding() {
