@@ -27,10 +27,17 @@ pub(crate) fn open(options: &Options) -> Result<(), String> {
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = Vec::new();
     let stderr = lines().without_time().with_writer(std::io::stderr).with_filter(level);
     layers.push(stderr.boxed());
+    let mut unwritten = None;
     if let Some(path) = options.text("debug_file") {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        let file = file.map_err(|error| format!("cannot write {path}: {error}"))?;
-        layers.push(lines().with_writer(Mutex::new(file)).with_filter(LevelFilter::DEBUG).boxed());
+        match file {
+            Ok(file) => {
+                let lines = lines().with_writer(Mutex::new(file));
+                layers.push(lines.with_filter(LevelFilter::DEBUG).boxed());
+            }
+            // Nobody's power stays on for want of a log.
+            Err(error) => unwritten = Some(format!("cannot write {path}: {error}")),
+        }
     }
     if let Ok(journal) = tracing_journald::layer() {
         let journal = journal.with_syslog_identifier("fence_smartplug".to_string());
@@ -38,5 +45,8 @@ pub(crate) fn open(options: &Options) -> Result<(), String> {
     }
     // It fails only where a log is open already.
     let _ = tracing_subscriber::registry().with(layers).try_init();
+    if let Some(wrong) = unwritten {
+        tracing::warn!("{wrong}; going on without that file");
+    }
     Ok(())
 }
