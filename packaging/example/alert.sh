@@ -26,7 +26,7 @@ case $CRM_alert_kind in
         esac ;;
     resource)
         # A monitor's 190 is a pool or a node that is degraded; a failed probe is a resource that is not there.
-        [ "$CRM_alert_rc" != 0 ] && [ "$CRM_alert_task" != probe ] || exit 0
+        [ "$CRM_alert_rc" != 0 ] && [ "$CRM_alert_task/$CRM_alert_interval" != monitor/0 ] || exit 0
         text="$CRM_alert_node: $CRM_alert_rsc $CRM_alert_task: $CRM_alert_desc" ;;
     *)
         exit 0 ;;
