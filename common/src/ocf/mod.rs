@@ -223,7 +223,11 @@ fn exit_code(outcome: &Outcome) -> ExitCode {
 fn say(agent: &Agent, word: &str, outcome: &Outcome) {
     let Err(fault) = outcome else { return };
     let reason = fault.reason.replace('\n', " ");
-    tracing::error!("{word}: {reason}");
+    // A pool can be weak for a day, and be looked at every ten seconds: that is no error each time.
+    match fault.rc {
+        Rc::Degraded => tracing::info!("{word}: {reason}"),
+        _ => tracing::error!("{word}: {reason}"),
+    }
     // A closed standard error leaves nobody to tell; the exit code still counts.
     let _ = writeln!(std::io::stderr(), "ocf-exit-reason:{}: {reason}", agent.name);
 }
