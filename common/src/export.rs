@@ -20,7 +20,7 @@ use std::time::Duration;
 const PEER_IS_OUT: &str = "/run/hasan/peer-is-shut-out";
 
 /// Time for the maps of a leg: udev's look at a new one waits for its disk, which may be dying, while the others are to be served.
-const MAPS: Duration = Duration::from_secs(20);
+const MAPS: Duration = Duration::from_secs(40);
 
 /// How a leg gets over another disk. A unit whose start has failed, as it does while a disk is missing, runs no ExecStop=
 /// (systemd.service(5)). `up` does not do it by itself: a LUN that is back within the time of a session carries the same serial, and

@@ -92,6 +92,7 @@ fn backstore(name: &str) -> Backstore {
         device: leg(name).export_device(),
         block: None,
         enabled: true,
+        read_only: false,
         serial: leg(name).serial(),
     }
 }
