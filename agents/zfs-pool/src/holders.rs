@@ -20,6 +20,12 @@ const ENDING: Duration = Duration::from_secs(10);
 /// What ZFS has exported by itself, and takes back with an export of the pool (zfsprops(7), `sharenfs`).
 const SHARED: &str = "/etc/exports.d/zfs.exports";
 
+/// The pool, and whether ZFS has called it busy though nobody was seen to hold it.
+struct Pool<'a> {
+    name: &'a str,
+    is_busy: bool,
+}
+
 /// Who holds the pool: what stays, in words; processes, which may go by themselves; and those that send or receive.
 #[derive(Default)]
 struct Holders {
@@ -54,24 +60,30 @@ struct Mount {
 
 /// The holders of the pool, in words; empty if nobody holds it. Where there are but processes, they are waited for. Where then
 /// only streams are left, they are ended: a stream can be had again, and its node is fenced if the stop fails.
-pub(crate) fn holders(machine: &Machine, pool: &str) -> Result<Vec<String>, Fault> {
+/// `is_busy` says that ZFS calls the pool busy though nobody was seen to hold it: then a stream that does not name its pool is
+/// taken for one of this pool.
+pub(crate) fn holders(machine: &Machine, pool: &str, is_busy: bool) -> Result<Vec<String>, Fault> {
+    let pool = Pool { name: pool, is_busy };
     // The other half of the time is for the streams' end and for the export.
-    let mut left = await_holders(machine, pool, PATIENCE.min(machine.time_left() / 2))?;
+    let mut left = await_holders(machine, &pool, PATIENCE.min(machine.time_left() / 2))?;
     for end in [Process::end, Process::kill] {
         if !left.only_streams() {
             break;
         }
         for stream in &left.streams {
-            tracing::warn!("ending {stream}, which keeps the pool {pool} from being exported");
+            tracing::warn!(
+                "ending {stream}, which keeps the pool {} from being exported",
+                pool.name
+            );
             end(stream);
         }
-        left = await_holders(machine, pool, ENDING.min(machine.time_left() / 2))?;
+        left = await_holders(machine, &pool, ENDING.min(machine.time_left() / 2))?;
     }
     Ok(left.names())
 }
 
 /// Who still holds the pool after so long, or at once if waiting is of no use.
-fn await_holders(machine: &Machine, pool: &str, at_most: Duration) -> Result<Holders, Fault> {
+fn await_holders(machine: &Machine, pool: &Pool<'_>, at_most: Duration) -> Result<Holders, Fault> {
     let mut holders = Holders::default();
     machine.await_condition(at_most, || {
         holders = holders_now(machine, pool)?;
@@ -80,7 +92,8 @@ fn await_holders(machine: &Machine, pool: &str, at_most: Duration) -> Result<Hol
     Ok(holders)
 }
 
-fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
+fn holders_now(machine: &Machine, of: &Pool<'_>) -> Result<Holders, Fault> {
+    let pool = of.name;
     let folder = Path::new("/dev/zvol").join(pool);
     let zvols = zfs::zvol_links(machine, &folder)?;
     let is_zvol = |path: &Path| path.starts_with(&folder) || is_block(&zvols, path);
@@ -104,7 +117,7 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
         on_zvols.map(|mount| format!("the mount of {} at {}", mount.source, mount.at.display())),
     );
     found.extend(exports(machine, &datasets)?);
-    let streams = streams(machine, pool)?;
+    let streams = streams(machine, of)?;
     let mut processes = processes::with_open(machine, |path| is_zvol(path) || is_below(path))?;
     // One that is in a folder of the pool, too, is named once.
     processes.retain(|process| !streams.contains(process));
@@ -114,22 +127,22 @@ fn holders_now(machine: &Machine, pool: &str) -> Result<Holders, Fault> {
 /// What holds a dataset from its first byte to its last (`dmu_send_obj`, `dmu_recv_stream`), and has nothing open but ZFS's own
 /// device and a pipe: `zpool export` calls the pool busy (`spa_export_common`). Other commands hold nothing beyond one question
 /// to the kernel, and may yet be there for long: a list whose reader does not read on, a key that nobody types.
-fn streams(machine: &Machine, pool: &str) -> Result<Vec<Process>, Fault> {
+fn streams(machine: &Machine, pool: &Pool<'_>) -> Result<Vec<Process>, Fault> {
     let mut tools = processes::with_open(machine, |path| path == Path::new("/dev/zfs"))?;
     tools.retain(|tool| tool.name == "zfs" && is_stream(pool, &tool.words(machine)));
     Ok(tools)
 }
 
-/// Whether a command line is one of zfs-send(8) or zfs-receive(8) that may be of the pool. The token of a send that goes on
-/// where it was broken off hides the pool: such a one counts for each.
-fn is_stream(pool: &str, words: &[String]) -> bool {
+/// Whether a command line is one of zfs-send(8) or zfs-receive(8) of the pool. The token of a send that goes on where it was
+/// broken off hides the pool.
+fn is_stream(pool: &Pool<'_>, words: &[String]) -> bool {
     let Some(([_, command], operands)) = words.split_first_chunk() else { return false };
     let is_named = |word: &String| {
-        word.strip_prefix(pool)
+        word.strip_prefix(pool.name)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@', '#']))
     };
     match command.as_str() {
-        "send" => operands.iter().any(|word| is_named(word) || is_token(word)),
+        "send" => operands.iter().any(|word| is_named(word) || pool.is_busy && is_token(word)),
         "receive" | "recv" => operands.iter().any(is_named),
         _ => false,
     }
@@ -295,7 +308,7 @@ mod tests {
     fn each_kind_of_holder_is_named_and_nothing_else() {
         let root = recorded("each");
         let machine = Machine::recorded(&root);
-        assert_eq!(holders(&machine, "p"), Ok(Vec::new()));
+        assert_eq!(holders(&machine, "p", false), Ok(Vec::new()));
         let core = "sys/kernel/config/target/core/iblock_0/vm-1";
         put(&root, &format!("{core}/udev_path"), "/dev/zvol/p/b\n");
         put(
@@ -334,7 +347,7 @@ mod tests {
             "bash (process 9)",
             "zfs (process 5000010)",
         ];
-        assert_eq!(holders(&machine, "p").unwrap(), want);
+        assert_eq!(holders(&machine, "p", false).unwrap(), want);
         fs::remove_dir_all(&root).unwrap();
     }
 
@@ -353,13 +366,16 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(300));
                 fs::remove_dir_all(root.join("proc/7")).unwrap();
             });
-            holders(&machine, "p").unwrap()
+            holders(&machine, "p", false).unwrap()
         });
         assert_eq!(leaves, [""; 0]);
         process("8", "find");
         put(&root, "proc/swaps", "Filename Type Size Used Priority\n/dev/zd0 partition 1 0 -2\n");
         let begun = std::time::Instant::now();
-        assert_eq!(holders(&machine, "p").unwrap(), ["swap on /dev/zd0", "find (process 8)"]);
+        assert_eq!(
+            holders(&machine, "p", false).unwrap(),
+            ["swap on /dev/zd0", "find (process 8)"]
+        );
         assert!(begun.elapsed() < PATIENCE, "it was waited for in vain");
         fs::remove_dir_all(&root).unwrap();
     }
@@ -374,7 +390,7 @@ mod tests {
         put(&root, "proc/7/comm", "sh\n");
         symlink("/p/files", root.join("proc/7/cwd")).unwrap();
         let stream = format!("zfs (process {})", child.id());
-        assert_eq!(holders(&machine, "p").unwrap(), ["sh (process 7)".to_string(), stream]);
+        assert_eq!(holders(&machine, "p", false).unwrap(), ["sh (process 7)".to_string(), stream]);
         assert_eq!(child.try_wait().unwrap(), None, "it was ended though another one stays");
         fs::remove_dir_all(root.join("proc/7")).unwrap();
         let machine = machine.with_time(Duration::from_secs(4));
@@ -384,7 +400,7 @@ mod tests {
                 child.wait().unwrap();
                 fs::remove_dir_all(folder).unwrap();
             });
-            holders(&machine, "p")
+            holders(&machine, "p", false)
         });
         assert_eq!(left.unwrap(), [""; 0]);
         fs::remove_dir_all(&root).unwrap();
@@ -392,15 +408,19 @@ mod tests {
 
     #[test]
     fn only_what_sends_or_receives_of_the_pool_is_a_stream() {
-        let is =
-            |line: &str| is_stream("p", &line.split(' ').map(str::to_string).collect::<Vec<_>>());
+        let judged = |line: &str, is_busy: bool| {
+            let words: Vec<String> = line.split(' ').map(str::to_string).collect();
+            is_stream(&Pool { name: "p", is_busy }, &words)
+        };
+        let is = |line: &str| judged(line, true);
+        let by_token = "zfs send -t 1-e604ea4bf-e0-789c636064000310a501c49c50";
+        assert!(is(by_token) && !judged(by_token, false), "another pool's may be");
         for line in [
             "zfs send p/v/a@x",
             "zfs send -Rw p@x",
             "zfs send -i p/v/a#x p/v/a@y",
             "zfs receive -d p",
             "/sbin/zfs recv -o compression=off p/backup/a b",
-            "zfs send -t 1-e604ea4bf-e0-789c636064000310a501c49c50",
         ] {
             assert!(is(line), "{line}");
         }
@@ -432,11 +452,11 @@ mod tests {
         append("proc/swaps", b"Filename Type\n/media/\xfc file 1 0 -2\n");
         append("proc/fs/nfs/exports", b"/media/\xfc *(rw)\n");
         append("etc/exports.d/zfs.exports", b"/media/\xfc *(rw)\n");
-        assert_eq!(holders(&machine, "p"), Ok(Vec::new()));
+        assert_eq!(holders(&machine, "p", false), Ok(Vec::new()));
         append("proc/7/comm", b"daemon\xc3\n");
         fs::create_dir_all(root.join("proc/7/fd")).unwrap();
         symlink("/dev/zd16", root.join("proc/7/fd/3")).unwrap();
-        assert_eq!(holders(&machine, "p").unwrap(), ["daemon\u{fffd} (process 7)"]);
+        assert_eq!(holders(&machine, "p", false).unwrap(), ["daemon\u{fffd} (process 7)"]);
         fs::remove_dir_all(&root).unwrap();
     }
 

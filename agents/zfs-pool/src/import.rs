@@ -4,6 +4,7 @@ use crate::decide::{Decision, Seen};
 use crate::{observe, release};
 use hasan::config::Backend;
 use hasan::flow::Flow;
+use hasan::iscsi;
 use hasan::legs::{self, Leg, Map, Role};
 use hasan::machine::Machine;
 use hasan::ocf::Fault;
@@ -189,8 +190,15 @@ impl Import<'_> {
     /// The legs that are waited for and whose disk fails I/O, which the watch cannot let fail: no pool is here yet.
     fn failing(&mut self, maps: &[Map]) -> Result<BTreeSet<Leg>, Fault> {
         let now = Instant::now();
+        let sessions = iscsi::observe(self.machine, &self.backend.peer.iqn)?;
+        let answering = legs::answering(maps, &sessions);
         let mut failing = BTreeSet::new();
         for map in maps {
+            // What waits while no disk takes it says nothing of the disk.
+            if !answering.iter().any(|each| each.leg == map.leg) {
+                self.flow.forget(&map.leg);
+                continue;
+            }
             let times = self.flow.stands_still(&map.leg, map.io, now);
             if times.is_some_and(|times| times >= STILL)
                 && legs::has_path_failed(self.machine, &map.leg)?

@@ -31,18 +31,18 @@ pub(crate) fn stop(machine: &Machine, pool: &str) -> Outcome {
 /// Once more, if ZFS calls the pool busy (`zpool_standard_error_fmt`, EBUSY) though nobody was seen: whoever has just begun to
 /// hold it is seen then, and what held it for a moment is gone.
 fn export(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    match try_export(machine, pool) {
+    match try_export(machine, pool, false) {
         Err(fault) if fault.reason.contains(BUSY) && machine.time_left() > PAUSE => {
             tracing::warn!("{}; it is tried once more", fault.reason);
             std::thread::sleep(PAUSE);
-            try_export(machine, pool)
+            try_export(machine, pool, true)
         }
         other => other,
     }
 }
 
-fn try_export(machine: &Machine, pool: &str) -> Result<(), Fault> {
-    let holders = holders::holders(machine, pool)?;
+fn try_export(machine: &Machine, pool: &str, is_busy: bool) -> Result<(), Fault> {
+    let holders = holders::holders(machine, pool, is_busy)?;
     if !holders.is_empty() {
         tracing::error!("{pool} is in use by {}", holders.join(", "));
         return Err(cannot(pool, format!("in use by {}", holders::sentence(&holders))));
