@@ -246,6 +246,25 @@ pub(crate) fn holders(lab: &Lab) -> Result<()> {
     here.expect("stop", 0, &[])?;
     here.expect("monitor", 7, &[])?;
     here.expect("stop", 0, &[])?;
+    a_backup_fences_no_node(&here)
+}
+
+/// A stream whose reader does not read on has the pool for ever, as far as ZFS is concerned.
+fn a_backup_fences_no_node(here: &Hand<'_>) -> Result<()> {
+    here.expect("start", 0, &[])?;
+    let zvol = "san-pool/many/v7";
+    here.run(&format!(
+        "dd if=/dev/urandom of=/dev/zvol/{zvol} bs=1M count=4 conv=fsync; zfs snapshot {zvol}@s
+         (zfs send {zvol}@s | sleep 1000) > /dev/null 2>&1 < /dev/null &"
+    ))?;
+    await_until("it is sent", timers::CLUSTER, || {
+        here.run("grep pipe_write /proc/$(pgrep -x zfs)/task/*/stack").map(|_| ())
+    })?;
+    let refused = here.run("zpool export san-pool 2>&1; true")?;
+    ensure!(refused.contains("pool is busy"), "the export of a pool that is sent: {refused:?}");
+    here.expect("stop", 0, &[])?;
+    here.expect("monitor", 7, &[])?;
+    ensure!(here.run("pgrep -x zfs").is_err(), "the stream goes on");
     Ok(())
 }
 
