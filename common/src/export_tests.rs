@@ -2,7 +2,6 @@ use super::*;
 use crate::legs::Io;
 use crate::lio::BackstoreName;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn a_target_that_is_made_anew_does_not_let_in_who_is_shut_out() {
@@ -38,12 +37,8 @@ fn node(name: &str, legs: &[&str], script: &str) -> (Machine, Backend, PathBuf) 
         machine.replace_file(&size, "8").unwrap();
         backend.legs.insert(leg(name), disk);
     }
-    let dmsetup = Path::new("/usr/sbin/dmsetup");
-    let here = root.display();
-    let text = format!("#!/bin/sh\nPATH=/usr/bin:/bin\necho \"$@\" >> {here}/asked\n{script}\n");
-    machine.replace_file(dmsetup, &text).unwrap();
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(root.join("usr/sbin/dmsetup"), mode).unwrap();
+    let script = format!("echo \"$@\" >> {}/asked\n{script}", root.display());
+    machine.record_program("dmsetup", &script).unwrap();
     (machine, backend, root)
 }
 

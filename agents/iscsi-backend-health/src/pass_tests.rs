@@ -3,7 +3,6 @@ use hasan::config::Peer;
 use hasan::iscsi::{DiskState, NOOP, RECOVERY_TIMEOUT, Session};
 use hasan::legs::Io;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 fn leg() -> Leg {
@@ -73,14 +72,10 @@ fn a_disk_that_fails_io_or_hangs_is_given_up_though_the_link_was_cut_before() {
 /// A machine whose `dmsetup` writes down what it is asked, and answers so.
 fn with_dmsetup(name: &str, script: &str) -> (Machine, PathBuf) {
     let root = std::env::temp_dir().join(format!("hasan-{name}-{}", std::process::id()));
-    let (here, programs) = (root.display(), root.join("usr/sbin"));
-    fs::create_dir_all(&programs).unwrap();
-    let path = programs.join("dmsetup");
-    let text = format!("#!/bin/sh\nPATH=/usr/bin:/bin\necho \"$@\" >> {here}/asked\n{script}\n");
-    #[expect(clippy::disallowed_methods, reason = "a program of the test's own")]
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    (Machine::recorded(&root), root)
+    let machine = Machine::recorded(&root);
+    let script = format!("echo \"$@\" >> {}/asked\n{script}", root.display());
+    machine.record_program("dmsetup", &script).unwrap();
+    (machine, root)
 }
 
 /// The disk of that number in the machine's sysfs.

@@ -56,23 +56,17 @@ mod tests {
     use super::*;
     use crate::identity::{RESERVATIONS, SERIAL};
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     #[test]
     fn a_zvol_that_takes_no_note_keeps_no_other_one_from_its_own() {
         let root = std::env::temp_dir().join(format!("hasan-notes-{}", std::process::id()));
-        let programs = root.join("usr/sbin");
-        fs::create_dir_all(&programs).unwrap();
-        let told = root.join("told");
-        let script = format!(
-            "#!/bin/sh\necho \"$*\" >> {}\ncase $* in *p/v/a) echo 'value too long' >&2; exit 1;; esac\n",
-            told.display()
-        );
-        #[expect(clippy::disallowed_methods, reason = "a program of the test's own")]
-        fs::write(programs.join("zfs"), script).unwrap();
-        fs::set_permissions(programs.join("zfs"), fs::Permissions::from_mode(0o755)).unwrap();
         let machine = Machine::recorded(&root);
+        let script = format!(
+            "echo \"$*\" >> {}/told\ncase $* in *p/v/a) echo 'value too long' >&2; exit 1;; esac",
+            root.display()
+        );
+        machine.record_program("zfs", &script).unwrap();
         let note = |name| Note::Set(name, "x".to_string());
         let notes = BTreeMap::from([
             ("p/v/a".to_string(), vec![note(RESERVATIONS)]),

@@ -216,10 +216,7 @@ fn changes(
     gone.chain(new.map(|(serial, line)| (serial.clone(), line.clone()))).collect()
 }
 
-pub(crate) fn blocks(
-    machine: &Machine,
-    datasets: &[Dataset],
-) -> Result<BTreeMap<String, String>, Fault> {
+fn blocks(machine: &Machine, datasets: &[Dataset]) -> Result<BTreeMap<String, String>, Fault> {
     let mut blocks = BTreeMap::new();
     for zvol in datasets.iter().filter(|each| each.is("type", "volume")) {
         let link = machine.link(&zfs::zvol_device(&zvol.name))?;
@@ -227,6 +224,11 @@ pub(crate) fn blocks(
         blocks.extend(block.map(|name| (zvol.name.clone(), name.to_string_lossy().into_owned())));
     }
     Ok(blocks)
+}
+
+/// The same the other way round: the zvol of each device.
+pub(crate) fn zvols(blocks: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
+    blocks.iter().map(|(zvol, block)| (block.as_str(), zvol.as_str())).collect()
 }
 
 /// Leaves out zvols whose links are behind, and lead to the device of another one that is served: they would be taken for it.
@@ -253,8 +255,7 @@ fn forget_wrong(
 
 /// The zvols that the group shows, whoever made their LUNs.
 pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
-    let zvols: BTreeMap<&str, &str> =
-        actual.blocks.iter().map(|(zvol, block)| (block.as_str(), zvol.as_str())).collect();
+    let zvols = zvols(&actual.blocks);
     let mut live = BTreeMap::new();
     let by_name = lio::by_name(&actual.backstores);
     for (number, at) in actual.tpg.iter().flat_map(|tpg| &tpg.luns) {
@@ -265,11 +266,11 @@ pub(crate) fn live(actual: &Actual) -> BTreeMap<String, Live> {
         };
         // A zvol that takes no writes says so itself.
         let takes_writes =
-            !actual.datasets.iter().any(|it| it.name == *zvol && it.is("readonly", "on"));
+            || !actual.datasets.iter().any(|it| it.name == *zvol && it.is("readonly", "on"));
         let attributes = actual
             .attributes
             .get(&backstore.at)
-            .map(|all| Attributes { read_only: all.read_only && takes_writes, ..*all });
+            .map(|all| Attributes { read_only: all.read_only && takes_writes(), ..*all });
         let one = Live {
             lun: *number,
             serial: backstore.serial.clone(),

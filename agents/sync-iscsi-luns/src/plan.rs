@@ -3,7 +3,7 @@
 use crate::Config;
 use crate::access::Access;
 use crate::identity::{self, Identities, Identity, Patience, Seen};
-use crate::observe::{Actual, is_leftover, is_over_zvol, live};
+use crate::observe::{Actual, is_leftover, is_over_zvol, live, zvols};
 use hasan::lio::{self, Attributes, Backstore, BackstoreName, Lun, Shell, Step};
 use hasan::zfs;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +19,10 @@ pub(crate) fn identities(
     let is_gone = |at: &BackstoreName| {
         by_name.get(at).is_some_and(|each| is_over_zvol(&config.dataset, each))
     };
-    let zvols: BTreeMap<&String, &String> =
-        actual.blocks.iter().map(|(zvol, block)| (block, zvol)).collect();
+    let zvols = zvols(&actual.blocks);
     let elsewhere = actual.backstores.iter().filter_map(|each| {
-        let (group, zvol) = (actual.elsewhere.get(&each.at)?, zvols.get(each.block.as_ref()?)?);
-        Some(((*zvol).clone(), group.clone()))
+        let (group, zvol) = (actual.elsewhere.get(&each.at)?, zvols.get(each.block.as_deref()?)?);
+        Some((zvol.to_string(), group.clone()))
     });
     let shown = actual.tpg.iter().flat_map(|tpg| tpg.luns.iter());
     let leads = shown.filter(|(number, at)| at.is_some() && !ours.contains(number));

@@ -1,5 +1,6 @@
 //! The client part in targetcli's file.
 
+use crate::observe::zvols as zvols_of;
 use hasan::lio::{Backstore, Tpg, TpgName, saveconfig};
 use hasan::machine::Machine;
 use hasan::zfs;
@@ -15,9 +16,8 @@ pub(crate) fn show(
     backstores: &[Backstore],
     blocks: &BTreeMap<String, String>,
 ) -> bool {
-    let zvol_of: BTreeMap<&String, &String> =
-        blocks.iter().map(|(zvol, block)| (block, zvol)).collect();
-    let named = |each: &Backstore| Some(zfs::zvol_device(zvol_of.get(each.block.as_ref()?)?));
+    let zvol_of = zvols_of(blocks);
+    let named = |each: &Backstore| Some(zfs::zvol_device(zvol_of.get(each.block.as_deref()?)?));
     let luns = tpg.map(|tpg| saveconfig::saved(tpg, backstores, named)).unwrap_or_default();
     let group = tpg.map(|tpg| (tpg, &luns));
     let shown = saveconfig::show(machine, name, group, |device| device.starts_with(zvols));

@@ -13,6 +13,7 @@ mod observe;
 mod release;
 mod start;
 mod stop;
+mod streams;
 
 use decide::Policy;
 use hasan::machine::Machine;

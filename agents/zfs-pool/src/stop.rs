@@ -58,7 +58,6 @@ fn cannot(pool: &str, why: String) -> Fault {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     #[test]
@@ -71,15 +70,13 @@ mod tests {
         let state = Path::new("/proc/spl/kstat/zfs/p/state");
         let export = |busy: usize| {
             let script = format!(
-                "#!/bin/sh\nPATH=/usr/bin:/bin\ncd {}\necho \"$*\" >> asked\n[ $(wc -l < asked) -gt {busy} ] || \
-                 {{ echo \"cannot export 'p': pool is busy\" >&2; exit 1; }}\nrm -r proc/spl\n",
+                "cd {}\necho \"$*\" >> asked\n[ $(wc -l < asked) -gt {busy} ] || \
+                 {{ echo \"cannot export 'p': pool is busy\" >&2; exit 1; }}\nrm -r proc/spl",
                 root.display()
             );
             machine.replace_file(state, "ONLINE").unwrap();
             machine.remove_file(Path::new("/asked")).unwrap();
-            machine.replace_file(Path::new("/usr/sbin/zpool"), &script).unwrap();
-            let program = root.join("usr/sbin/zpool");
-            fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+            machine.record_program("zpool", &script).unwrap();
             let result = stop(&machine, "p");
             (result, machine.read(Path::new("/asked")).unwrap().unwrap_or_default())
         };

@@ -15,9 +15,9 @@ use crate::ocf::Fault;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,14 @@ impl Machine {
             deadline: Instant::now() + Duration::from_secs(10),
             tells_steps: false,
         }
+    }
+
+    /// Puts a program into a recorded tree: a script of the shell, for tests.
+    pub fn record_program(&self, name: &str, script: &str) -> Result<(), Fault> {
+        let path = Path::new("/usr/sbin").join(name);
+        self.replace_file(&path, &format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n"))?;
+        fs::set_permissions(self.full(&path), Permissions::from_mode(0o755))
+            .map_err(|error| Fault::generic(format!("cannot change {}: {error}", path.display())))
     }
 
     /// The same machine with another deadline, for one pass of a daemon.

@@ -1,6 +1,5 @@
 use super::*;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 #[test]
@@ -85,8 +84,7 @@ fn cluster(name: &str, quorum: &str, members: &str) -> (Machine, PathBuf) {
     let root = std::env::temp_dir().join(format!("hasan-cib-{name}-{}", std::process::id()));
     // What an earlier run has left.
     let _ = fs::remove_dir_all(&root);
-    let programs = root.join("usr/sbin");
-    fs::create_dir_all(&programs).unwrap();
+    let machine = Machine::recorded(&root);
     let here = root.display();
     let cib = "<configuration><crm_config><cluster_property_set id='s'/></crm_config><nodes>\
                <node id='2' uname='b'><instance_attributes id='n'>";
@@ -103,12 +101,9 @@ fn cluster(name: &str, quorum: &str, members: &str) -> (Machine, PathBuf) {
             ),
         ),
     ] {
-        let path = programs.join(program);
-        #[expect(clippy::disallowed_methods, reason = "a program of the test's own")]
-        fs::write(&path, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        machine.record_program(program, &script).unwrap();
     }
-    (Machine::recorded(&root), root)
+    (machine, root)
 }
 
 /// The cluster that answers so takes a mark; with what was asked of it.

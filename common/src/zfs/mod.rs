@@ -306,7 +306,6 @@ pub fn zvol_of(device: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
 
     #[test]
@@ -340,10 +339,8 @@ mod tests {
         let _ = std::fs::remove_dir_all(&root);
         let machine = Machine::recorded(&root);
         let says = |more: &str| {
-            let script = format!("#!/bin/sh\nprintf 'p/a\\tguid\\t77\\t-\\n'\n{more}\n");
-            machine.replace_file(Path::new("/usr/sbin/zfs"), &script).unwrap();
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(root.join("usr/sbin/zfs"), mode).unwrap();
+            let script = format!("printf 'p/a\\tguid\\t77\\t-\\n'\n{more}");
+            machine.record_program("zfs", &script).unwrap();
             dataset_rows(&machine, "p", "volume", "guid")
         };
         assert_eq!(says("").unwrap(), "p/a\tguid\t77\t-\n");
